@@ -1,0 +1,69 @@
+"""Checks of the arguments that `path` and `solve` share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Matrix = npt.NDArray[Any]
+
+# Relative rounding allowance when a total cost is compared with a budget. Sums of a million
+# float64 terms, taken in two levels, are good to some 1e-13 of the sum of magnitudes; a budget
+# read off a path ("what the curve says at breakpoint k") must buy that breakpoint.
+ROUNDING = 1e-12
+
+
+def matrices(value: npt.ArrayLike, cost: npt.ArrayLike) -> tuple[Matrix, Matrix]:
+    """Returns `value` and `cost` as real matrices of one shape, float32 or float64, uncopied if so.
+
+    Args:
+      value: [N, K], response of every treatment, any real number.
+      cost: [N, K], cost of every treatment, any real number.
+
+    Raises:
+      ValueError: if either is not a real [N, K] array, the shapes differ, or N or K is zero.
+    """
+    v, c = _real(value, "value"), _real(cost, "cost")
+    if v.ndim != 2 or v.shape != c.shape:
+        raise ValueError(
+            f"value and cost must both have shape [rows, treatments], got {list(v.shape)} and "
+            f"{list(c.shape)}: pass one row per user with one column per treatment."
+        )
+    if 0 in v.shape:
+        raise ValueError(
+            f"value and cost have shape {list(v.shape)}, expected at least one row and one "
+            "treatment: check the filter or file that the rows came from."
+        )
+    return v, c
+
+
+def _real(x: npt.ArrayLike, name: str) -> Matrix:
+    array = np.asarray(x)
+    if array.dtype == np.float64 or array.dtype == np.float32:
+        return array
+    # "V" is how NumPy sees bfloat16 and the other types of ml_dtypes.
+    if array.dtype.kind not in "fiubV":
+        raise ValueError(
+            f"{name} has dtype {array.dtype}, expected real numbers: convert it with "
+            ".astype('float64')."
+        )
+    try:
+        return array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} has dtype {array.dtype}, expected real numbers: convert it with "
+            ".astype('float64')."
+        ) from error
+
+
+def require_finite(x: Matrix, name: str, first_row: int) -> None:
+    """Raises ValueError naming the first entry of a [K, R] block that is NaN or infinite."""
+    bad = ~np.isfinite(x)
+    if bad.any():
+        row, arm = (int(i[0]) for i in np.nonzero(bad.T))
+        raise ValueError(
+            f"{name}[{first_row + row}, {arm}] is {x[arm, row]}, expected finite numbers: drop "
+            "the row or replace the entry before allocating."
+        )
