@@ -1,0 +1,121 @@
+"""Blocks to `tf.data` batches.
+
+Python gathers a whole batch with NumPy and hands TensorFlow a few packed arrays; a parallel map
+splits them into named columns. So the price of crossing from Python is paid once per batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfalloc.data._block import Block, Schema
+
+_CHUNK_ROWS = 16_384
+
+
+def make_dataset(
+    source: Any,
+    schema: Schema,
+    num_rows: int,
+    batch_size: int,
+    *,
+    shuffle: bool,
+    seed: int,
+    drop_remainder: bool,
+    repeat: bool,
+    epoch_varying: bool,
+) -> tf.data.Dataset:
+    """Returns the dataset that `RCTData.batches` documents.
+
+    Args:
+        source: has `epoch(batch_size, generator)`, an iterator of blocks.
+        schema: names the columns.
+        num_rows: rows in `source`.
+        batch_size, shuffle, seed, drop_remainder, repeat, epoch_varying: as `RCTData.batches`.
+    """
+    if batch_size != int(batch_size) or batch_size < 1:
+        raise ValueError(f"batch_size={batch_size!r}; expected a positive integer.")
+    if drop_remainder and batch_size > num_rows:
+        raise ValueError(
+            f"batch_size={batch_size} exceeds the {num_rows} rows, and drop_remainder=True would "
+            "leave no batch; expected a smaller batch_size or drop_remainder=False."
+        )
+    batch_size = int(batch_size)
+    # Crossing from Python costs about a millisecond however much crosses: small batches go together
+    # as [batches, batch, columns], and TensorFlow takes them apart.
+    together = max(1, _CHUNK_ROWS // batch_size)
+    started = 0  # epochs begun on this dataset, one for each iterator unless `repeat`
+
+    def pack(block: Block, size: int) -> tuple[np.ndarray, ...]:
+        targets = [block.response, block.cost, block.propensity]
+        if block.weight is not None:
+            targets.append(block.weight)
+        count = len(block) // size
+        return (
+            block.numeric.reshape(count, size, block.numeric.shape[1]),
+            block.codes.reshape(count, size, block.codes.shape[1]),
+            block.treatment.reshape(count, size),
+            np.stack([target.reshape(count, size) for target in targets], axis=1),
+        )
+
+    def generate() -> Iterator[tuple[np.ndarray, ...]]:
+        nonlocal started
+        epoch = started
+        started += 1
+        if repeat:
+            epoch = 0
+        while True:
+            generator = None
+            if shuffle:
+                number = epoch if epoch_varying else 0
+                generator = np.random.Generator(
+                    np.random.Philox(np.random.SeedSequence([seed % 2**63, number]))
+                )
+            for block in source.epoch(together * batch_size, generator):
+                whole = len(block) - len(block) % batch_size
+                if whole:
+                    yield pack(block.at(slice(0, whole)), batch_size)
+                if whole < len(block) and not drop_remainder:
+                    yield pack(block.at(slice(whole, None)), len(block) - whole)
+            if not repeat:
+                return
+            epoch += 1
+
+    rows = batch_size if drop_remainder else None
+    num_targets = 4 if schema.weighted else 3
+    dataset = tf.data.Dataset.from_generator(
+        generate,
+        output_signature=(
+            tf.TensorSpec([None, rows, len(schema.numeric)], tf.float32),
+            tf.TensorSpec([None, rows, len(schema.strings)], tf.int32),
+            tf.TensorSpec([None, rows], tf.int32),
+            tf.TensorSpec([None, num_targets, rows], tf.float32),
+        ),
+    ).unbatch()
+    vocabularies = {name: tf.constant(schema.categories[name]) for name in schema.strings}
+
+    def unpack(numeric: Any, codes: Any, treatment: Any, targets: Any) -> tuple[Any, ...]:
+        if schema.matrix:
+            features = numeric
+        else:
+            columns = dict(zip(schema.numeric, tf.unstack(numeric, axis=1), strict=True))
+            for name, code in zip(schema.strings, tf.unstack(codes, axis=1), strict=True):
+                columns[name] = tf.gather(vocabularies[name], code)
+            features = {name: columns[name] for name in schema.kinds}
+        labels = {
+            "treatment": treatment,
+            "response": targets[0],
+            "cost": targets[1],
+            "propensity": targets[2],
+        }
+        return (features, labels, targets[3]) if schema.weighted else (features, labels)
+
+    dataset = dataset.map(unpack, num_parallel_calls=2, deterministic=True)
+    count = num_rows // batch_size if drop_remainder else -(-num_rows // batch_size)
+    if repeat:
+        count = int(tf.data.INFINITE_CARDINALITY)
+    return dataset.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)

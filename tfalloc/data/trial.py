@@ -1,0 +1,580 @@
+"""`RCTData`: one validated trial, in memory or streamed from Parquet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from tfalloc.data import _balance, _columns, _hash, _readers, _schema
+from tfalloc.data._arms import find_arms, is_label_column
+from tfalloc.data._batches import make_dataset
+from tfalloc.data._block import Block, Roles, Schema, encode
+from tfalloc.data._columns import NUMERIC, STRING
+from tfalloc.data._errors import require_unique
+from tfalloc.data._memory import MemorySource
+from tfalloc.data._parquet import ParquetSource, in_parts
+from tfalloc.data._stats import TrialStats, measure
+from tfalloc.data.summary import TrialSummary, summarise
+
+Features = Mapping[str, Any] | np.ndarray
+
+
+class RCTData:
+    """A randomised trial: what each user was like, received, did, and cost.
+
+    All columns are checked once, here, so that training never meets a NaN. Data that fits in memory
+    is packed into float32; Parquet beyond that is streamed, with the same methods except those
+    that need every row at once (`features`, `treatment`, `frame`, `take`, …).
+
+    Args:
+        features: columns {name: [N]} of numbers, booleans or strings, or a float matrix [N, F].
+        treatment: arm received, [N]: indices in [0, K), or labels.
+        response: reward per user, [N]: 0/1 or any finite number.
+        cost: cost per user, [N], >= 0.
+        propensity: probability of the *received* treatment, [N] in (0, 1]; a mapping
+            {treatment: share}; or None for the observed (weighted) shares.
+        sample_weight: weight of each row, [N] > 0, for example 1 / down-sampling rate.
+        num_treatments: K, when treatments are indices and the last arms might be absent.
+        treatment_names: labels of the arms in order, [K].
+        missing: "error" refuses NaN features; "indicator" keeps them for `build_preprocessor` to
+            impute and mark, and makes missing strings the category "".
+
+    Raises:
+        ValueError: anything above is violated; the message names the column and the remedy.
+
+    Example:
+        >>> import numpy as np
+        >>> data = RCTData({"age": [30, 41, 25, 60]}, [0, 1, 0, 1], [0, 1, 0, 0], [0, 2, 0, 2])
+        >>> len(data), data.num_treatments, data.response_kind
+        (4, 2, 'binary')
+        >>> data.propensity.tolist()
+        [0.5, 0.5, 0.5, 0.5]
+    """
+
+    _schema: Schema
+    _source: MemorySource | ParquetSource
+    _stats: TrialStats
+    _depth: int
+
+    def __init__(
+        self,
+        features: Features,
+        treatment: Any,
+        response: Any,
+        cost: Any,
+        *,
+        propensity: Any = None,
+        sample_weight: Any = None,
+        num_treatments: int | None = None,
+        treatment_names: Sequence[str] | None = None,
+        missing: str = "error",
+    ):
+        _columns.check_missing(missing)
+        columns, matrix = _feature_columns(features)
+        targets: dict[str, Any] = {"treatment": treatment, "response": response, "cost": cost}
+        if propensity is not None and not isinstance(propensity, Mapping):
+            targets["propensity"] = propensity
+        if sample_weight is not None:
+            targets["sample_weight"] = sample_weight
+        targets = {name: _one_dimensional(name, value) for name, value in targets.items()}
+        _check_lengths(columns, targets)
+        if len(targets["treatment"]) == 0:
+            raise ValueError("the data set is empty (0 rows); expected at least one row per arm.")
+        kinds = {name: _columns.kind_of(name, column) for name, column in columns.items()}
+        strings = [name for name, kind in kinds.items() if kind == STRING]
+        categories = {}
+        for name in strings:
+            counts: Any = _schema.Counter()
+            _schema.count_strings(counts, name, columns[name], missing)
+            categories[name] = _schema.ordered(counts)
+        received = targets["treatment"]
+        arms = find_arms(
+            pd.unique(received), is_label_column(received), treatment_names, None, num_treatments
+        )
+        schema = Schema(
+            kinds=kinds,
+            categories=categories,
+            matrix=matrix,
+            missing=missing,
+            arms=arms,
+            cost_table=None,
+            propensity_table=(
+                _schema.share_table(arms, propensity) if isinstance(propensity, Mapping) else None
+            ),
+            propensity_source=_schema.source_of(propensity),
+            weighted=sample_weight is not None,
+        )
+        # Targets get names that no feature can have, whatever the features are called.
+        frame = {**columns, **{("target", name): value for name, value in targets.items()}}
+        roles = Roles(
+            *[
+                ("target", name) if name in targets else None  # type: ignore[arg-type]
+                for name in ("treatment", "response", "cost", "propensity", "sample_weight")
+            ]
+        )
+        self._adopt(schema, MemorySource(encode(_Columns(frame, len(received)), roles, schema, 0)))
+
+    def _adopt(
+        self, schema: Schema, source: Any, *, stats: TrialStats | None = None, depth: int = 0
+    ) -> None:
+        """Sets the state; a whole trial (stats None) is measured and its shares observed."""
+        self._depth = depth
+        self._stats = measure(source.blocks(), schema) if stats is None else stats
+        if stats is None:
+            self._stats.check_arms(schema.arms.names)
+        if schema.propensity_source == "observed" and schema.propensity_table is None:
+            schema = schema.with_shares(self._stats.shares)
+            if isinstance(source, MemorySource):
+                table = np.asarray(schema.propensity_table)
+                source.block.propensity = table[source.block.treatment].astype(np.float32)
+            else:
+                source.schema = schema
+        self._schema, self._source = schema, source
+        self._summary: TrialSummary | None = None
+
+    @classmethod
+    def _of(cls, schema: Schema, source: Any, **state: Any) -> RCTData:
+        data = cls.__new__(cls)
+        data._adopt(schema, source, **state)
+        return data
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        treatment: str,
+        response: str,
+        cost: str | Mapping[Any, float],
+        features: Sequence[str] | None = None,
+        propensity: str | Mapping[Any, float] | None = None,
+        sample_weight: str | None = None,
+        treatments: Sequence[Any] | None = None,
+        missing: str = "error",
+    ) -> RCTData:
+        """Reads a pandas data frame.
+
+        Args:
+            frame: one row per user.
+            treatment: column of the arm received. Integers and booleans are arm indices; strings
+                are labels, in the order of `treatments`, else of the cost mapping, else sorted.
+            response: column of the reward.
+            cost: column of the cost per user, or a mapping {treatment: cost per user}.
+            features: feature columns; None takes every column without another role.
+            propensity: column, mapping {treatment: share}, or None for observed shares.
+            sample_weight: column of row weights.
+            treatments: labels in the order of the arms.
+            missing: "error" or "indicator", as in the class.
+
+        Raises:
+            ValueError: an unknown column, or any violation listed for the class.
+
+        Example:
+            >>> import pandas as pd
+            >>> frame = pd.DataFrame({"age": [30, 41], "arm": ["none", "mail"], "bought": [0, 1]})
+            >>> data = RCTData.from_frame(frame, treatment="arm", response="bought",
+            ...                           cost={"none": 0.0, "mail": 0.1})
+            >>> data.treatment_names, data.feature_names
+            (['none', 'mail'], ['age'])
+        """
+        names = [str(name) for name in frame.columns]
+        frame = frame.set_axis(names, axis=1)
+        roles, schema = _schema.build(
+            names,
+            frame,
+            lambda wanted: iter([frame[wanted]]),
+            treatment=treatment,
+            response=response,
+            cost=cost,
+            features=features,
+            propensity=propensity,
+            sample_weight=sample_weight,
+            treatments=treatments,
+            missing=missing,
+        )
+        return cls._of(schema, MemorySource(encode(frame, roles, schema, 0)))
+
+    @classmethod
+    def from_csv(cls, path: str | os.PathLike[str], **same: Any) -> RCTData:
+        """Reads a CSV file (also .gz, .bz2, .zip, .xz) with the arguments of `from_frame`.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: an empty, corrupt or truncated file, or as `from_frame`.
+        """
+        return cls.from_frame(_readers.read_csv(path), **same)
+
+    @classmethod
+    def from_parquet(
+        cls, path: str | os.PathLike[str], *, in_memory: bool | None = None, **same: Any
+    ) -> RCTData:
+        """Reads Parquet with the arguments of `from_frame`; streams what is too large.
+
+        Args:
+            path: a file, a glob, or a directory (hive partitions become columns).
+            in_memory: True loads, False streams; None loads below 1 GiB of raw data. Streaming
+                reads every needed column once now, to validate, and again on every epoch.
+            **same: as `from_frame`.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: an empty, corrupt or truncated file, or as `from_frame`.
+        """
+        return cls._of(*_readers.read_parquet(path, in_memory, **same))
+
+    @classmethod
+    def from_tfds(cls, source: Any, *, split: str = "train", **same: Any) -> RCTData:
+        """Reads tensorflow-datasets with the arguments of `from_frame`, into memory.
+
+        Args:
+            source: a TFDS name, a builder, or a `tf.data.Dataset` of dicts of scalars (or of
+                batches). Never a supervised pair: columns are chosen by name.
+            split: split to read, for a name or builder.
+            **same: as `from_frame`.
+
+        Raises:
+            ValueError: tensorflow-datasets is absent, the data cannot be had, or as `from_frame`.
+        """
+        return cls.from_frame(_readers.read_tfds(source, split), **same)
+
+    # What the data are.
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows N."""
+        return self._stats.num_rows
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    @property
+    def num_treatments(self) -> int:
+        """Number of arms K."""
+        return len(self._schema.arms.names)
+
+    @property
+    def treatment_names(self) -> list[str]:
+        """Labels of the arms in order, [K]."""
+        return list(self._schema.arms.names)
+
+    @property
+    def feature_names(self) -> list[str]:
+        """Names of the features; "0", "1", … for a matrix."""
+        return list(self._schema.kinds)
+
+    @property
+    def feature_kinds(self) -> dict[str, str]:
+        """Feature name -> "numeric" or "string"."""
+        return dict(self._schema.kinds)
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether features are one matrix [N, F] rather than named columns."""
+        return self._schema.matrix
+
+    @property
+    def missing(self) -> str:
+        """The policy for missing features, "error" or "indicator"."""
+        return self._schema.missing
+
+    @property
+    def streaming(self) -> bool:
+        """Whether rows are read from disk on every pass."""
+        return self._source.streaming
+
+    @property
+    def propensity_source(self) -> str:
+        """Where propensities come from: "observed", "column" or "mapping"."""
+        return self._schema.propensity_source
+
+    @property
+    def response_kind(self) -> str:
+        """ "binary" (all 0 or 1), "nonnegative" or "real"."""
+        if self._stats.binary:
+            return "binary"
+        return "nonnegative" if self._stats.nonnegative else "real"
+
+    # The columns, for data in memory.
+
+    @property
+    def features(self) -> dict[str, np.ndarray] | np.ndarray:
+        """Columns {name: float32 or str [N]}, or the float32 matrix [N, F]."""
+        block, schema = self._block("features"), self._schema
+        if schema.matrix:
+            return block.numeric
+        columns: dict[str, np.ndarray] = {
+            name: block.numeric[:, i] for i, name in enumerate(schema.numeric)
+        }
+        for i, name in enumerate(schema.strings):
+            columns[name] = np.array(schema.categories[name], object)[block.codes[:, i]]
+        return {name: columns[name] for name in schema.kinds}
+
+    @property
+    def treatment(self) -> np.ndarray:
+        """Arm received, int32 [N]."""
+        return self._block("treatment").treatment
+
+    @property
+    def response(self) -> np.ndarray:
+        """Reward per user, float32 [N]."""
+        return self._block("response").response
+
+    @property
+    def cost(self) -> np.ndarray:
+        """Cost per user, float32 [N]."""
+        return self._block("cost").cost
+
+    @property
+    def propensity(self) -> np.ndarray:
+        """Probability of the received treatment, float32 [N]."""
+        return self._block("propensity").propensity
+
+    @property
+    def sample_weight(self) -> np.ndarray | None:
+        """Row weights, float32 [N], or None."""
+        return self._block("sample_weight").weight
+
+    def _block(self, wanted: str) -> Block:
+        if isinstance(self._source, MemorySource):
+            return self._source.block
+        raise ValueError(
+            f"{wanted} needs all rows in memory, but this trial is streamed; use batches(), or "
+            "load it with in_memory=True."
+        )
+
+    def take(self, indices: Any) -> RCTData:
+        """Returns the rows at `indices` ([M] integers, or a boolean mask [N]), in memory.
+
+        Propensities stay those of the full trial; an arm may be absent.
+
+        Raises:
+            ValueError: no row, an index out of range, or streamed data.
+        """
+        block = self._block("take()")
+        index = np.asarray(indices)
+        if index.dtype == bool:
+            if index.shape != (len(block),):
+                raise ValueError(f"mask has shape {index.shape}; expected ({len(block)},).")
+            index = np.flatnonzero(index)
+        if index.ndim != 1 or len(index) == 0 or not np.issubdtype(index.dtype, np.integer):
+            raise ValueError(
+                f"indices have shape {index.shape} and dtype {index.dtype}; expected a non-empty "
+                "vector of integers or a boolean mask."
+            )
+        if index.min() < -len(block) or index.max() >= len(block):
+            raise ValueError(f"an index is out of range; expected indices in [0, {len(block)}).")
+        source = MemorySource(block.at(index))
+        return self._of(
+            self._schema, source, stats=measure(source.blocks(), self._schema), depth=self._depth
+        )
+
+    def split(self, shares: Sequence[float], seed: int = 0) -> tuple[RCTData, ...]:
+        """Divides the rows at random.
+
+        A row's part is a hash of (seed, its row number in the trial), so the division is the same
+        in memory and streamed. Part sizes are therefore random about `shares`. Observed
+        propensities stay those of the full trial.
+
+        Args:
+            shares: share of each part, positive, summing to 1.
+            seed: any integer.
+
+        Returns:
+            One `RCTData` per share.
+
+        Raises:
+            ValueError: shares do not sum to 1, or a part has no row, or none of some arm.
+
+        Example:
+            >>> import numpy as np
+            >>> data = RCTData(np.zeros([1000, 1]), np.arange(1000) % 2, np.zeros(1000),
+            ...                np.zeros(1000))
+            >>> train, test = data.split([0.7, 0.3], seed=1)
+            >>> len(train) + len(test)
+            1000
+        """
+        portions = np.asarray(list(shares), np.float64)
+        if len(portions) == 0 or not (portions > 0).all() or abs(portions.sum() - 1) > 1e-6:
+            raise ValueError(f"shares={list(shares)}; expected positive numbers that sum to 1.")
+        edges = np.concatenate([[0.0], np.cumsum(portions)])
+        edges[-1] = 1.0
+        key = _hash.key(seed, self._depth)
+        parts = [(key, float(a), float(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        if isinstance(self._source, MemorySource):
+            block = self._source.block
+            sources: list[Any] = [
+                MemorySource(block.at(np.flatnonzero(in_parts(block.row, (part,)))))
+                for part in parts
+            ]
+            stats = [measure(source.blocks(), self._schema) for source in sources]
+        else:
+            old = self._source
+            sources = [
+                ParquetSource(old.table, old.roles, self._schema, (*old.parts, part))
+                for part in parts
+            ]
+            stats = [TrialStats(self._schema) for _ in parts]
+            for block in old.blocks():
+                for part, part_stats in zip(parts, stats, strict=True):
+                    part_stats.add(block.at(in_parts(block.row, (part,))))
+        for number, part_stats in enumerate(stats):
+            part_stats.check_arms(
+                self.treatment_names, f"part {number} of split(shares={list(shares)}, seed={seed})"
+            )
+        return tuple(
+            self._of(self._schema, source, stats=part_stats, depth=self._depth + 1)
+            for source, part_stats in zip(sources, stats, strict=True)
+        )
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_remainder: bool = False,
+        repeat: bool = False,
+        epoch_varying: bool = True,
+    ) -> tf.data.Dataset:
+        """Returns `(features, {"treatment", "response", "cost", "propensity"}[, sample_weight])`.
+
+        Features are a dict of tensors [batch] (a matrix [batch, F] if the data are one);
+        treatments are int32, strings are tf.string, everything else float32.
+
+        Args:
+            batch_size: rows per batch; the last batch of an epoch may be smaller.
+            shuffle: random order. In memory a full permutation; streamed, row groups in random
+                order through a pool of some 260,000 rows: files sorted by something should have
+                small row groups.
+            seed: the order is a function of (seed, epoch).
+            drop_remainder: drop the smaller last batch; makes the batch dimension static.
+            repeat: go on for ever; otherwise each iteration over the dataset is the next epoch.
+            epoch_varying: False repeats the order of epoch 0.
+
+        Raises:
+            ValueError: `batch_size` is not positive, or drop_remainder would leave nothing.
+
+        Example:
+            >>> data = RCTData({"age": [30, 41]}, [0, 1], [0, 1], [0, 2])
+            >>> for features, targets in data.batches(2):
+            ...     print(features["age"].numpy(), targets["treatment"].numpy())
+            [30. 41.] [0 1]
+        """
+        return make_dataset(
+            self._source,
+            self._schema,
+            self.num_rows,
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            drop_remainder=drop_remainder,
+            repeat=repeat,
+            epoch_varying=epoch_varying,
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """Returns features and the columns treatment (label), response, cost, propensity, … .
+
+        Raises:
+            ValueError: streamed data, or a feature has the name of one of these columns.
+        """
+        block, features = self._block("frame()"), self.features
+        columns: dict[str, Any] = (
+            {f"feature_{i}": features[:, i] for i in range(features.shape[1])}
+            if isinstance(features, np.ndarray)
+            else dict(features)
+        )
+        arms: Any = np.array(self.treatment_names, object)[block.treatment]
+        targets = {
+            "treatment": arms if self._schema.arms.by_label else block.treatment,
+            "response": block.response,
+            "cost": block.cost,
+            "propensity": block.propensity,
+        }
+        if block.weight is not None:
+            targets["sample_weight"] = block.weight
+        for name in targets:
+            if name in columns:
+                raise ValueError(
+                    f"feature {name!r} has the name of a target column of frame(); rename it first."
+                )
+        return pd.DataFrame({**columns, **targets})
+
+    def describe(self) -> TrialSummary:
+        """Returns arms, outcomes with standard errors, and the check of randomisation."""
+        if self._summary is None:
+            balance = _balance.check(self._source.blocks(), self._schema, self._stats)
+            design = self._schema.propensity_table if self.propensity_source == "mapping" else None
+            self._summary = summarise(
+                self._stats, balance, self._schema, self.response_kind, design
+            )
+        return self._summary
+
+    def summary(self, print_fn: Any = print) -> None:
+        """Prints `describe()` as a table, with a WARNING line if randomisation looks broken."""
+        print_fn(str(self.describe()))
+
+    def __repr__(self) -> str:
+        kinds = list(self._schema.kinds.values())
+        where = "streamed" if self.streaming else "in memory"
+        return (
+            f"RCTData({self.num_rows:,} rows {where}, {kinds.count(NUMERIC)} numeric and "
+            f"{kinds.count(STRING)} string features, {self.num_treatments} treatments "
+            f"{self.treatment_names[:6]}, {self.response_kind} response, "
+            f"propensity {self.propensity_source})"
+        )
+
+
+class _Columns(dict):
+    """A dict of columns with the length of a frame, for `encode`."""
+
+    def __init__(self, columns: Mapping[Any, Any], num_rows: int):
+        super().__init__(columns)
+        self._num_rows = num_rows
+
+    def __len__(self) -> int:
+        return self._num_rows
+
+
+def _feature_columns(features: Any) -> tuple[dict[str, pd.Series], bool]:
+    if isinstance(features, pd.DataFrame):
+        require_unique([str(name) for name in features.columns])
+        features = {str(name): features[name] for name in features.columns}
+    if isinstance(features, Mapping):
+        if not features:
+            raise ValueError("features is an empty dict; expected at least one column.")
+        return {str(k): _one_dimensional(str(k), v) for k, v in features.items()}, False
+    matrix = np.asarray(features)
+    if matrix.ndim != 2 or matrix.shape[1] == 0:
+        raise ValueError(
+            f"features has shape {matrix.shape}; expected a matrix [N, F] or a dict of columns."
+        )
+    if not (np.issubdtype(matrix.dtype, np.number) or matrix.dtype == bool):
+        raise ValueError(
+            f"the feature matrix has dtype {matrix.dtype}; expected numbers: pass a dict of columns "
+            "for strings."
+        )
+    return {str(i): pd.Series(matrix[:, i]) for i in range(matrix.shape[1])}, True
+
+
+def _one_dimensional(name: str, values: Any) -> pd.Series:
+    if isinstance(values, pd.Series):
+        return values.reset_index(drop=True)
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise ValueError(f"{name!r} has shape {array.shape}; expected one dimension, [N].")
+    return pd.Series(array if array.dtype.kind not in "US" else array.astype(object))
+
+
+def _check_lengths(columns: Mapping[str, Any], targets: Mapping[str, Any]) -> None:
+    expected = len(targets["treatment"])
+    for name, values in [*targets.items(), *columns.items()]:
+        if len(values) != expected:
+            raise ValueError(
+                f"{name!r} has {len(values)} rows, treatment has {expected}; expected equal lengths."
+            )
