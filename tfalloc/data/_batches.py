@@ -55,12 +55,15 @@ def make_dataset(
         if block.weight is not None:
             targets.append(block.weight)
         count = len(block) // size
-        return (
-            block.numeric.reshape(count, size, block.numeric.shape[1]),
-            block.codes.reshape(count, size, block.codes.shape[1]),
+        packed = [
             block.treatment.reshape(count, size),
             np.stack([target.reshape(count, size) for target in targets], axis=1),
-        )
+        ]
+        if schema.numeric:
+            packed.append(block.numeric.reshape(count, size, len(schema.numeric)))
+        if schema.strings:
+            packed.append(block.codes.reshape(count, size, len(schema.strings)))
+        return tuple(packed)
 
     def generate() -> Iterator[tuple[np.ndarray, ...]]:
         nonlocal started
@@ -87,24 +90,30 @@ def make_dataset(
 
     rows = batch_size if drop_remainder else None
     num_targets = 4 if schema.weighted else 3
-    dataset = tf.data.Dataset.from_generator(
-        generate,
-        output_signature=(
-            tf.TensorSpec([None, rows, len(schema.numeric)], tf.float32),
-            tf.TensorSpec([None, rows, len(schema.strings)], tf.int32),
-            tf.TensorSpec([None, rows], tf.int32),
-            tf.TensorSpec([None, num_targets, rows], tf.float32),
-        ),
-    ).unbatch()
+    signature = [
+        tf.TensorSpec([None, rows], tf.int32),
+        tf.TensorSpec([None, num_targets, rows], tf.float32),
+    ]
+    # A component without columns would be empty, and `unbatch` crashes on empty tensors (TF 2.21).
+    if schema.numeric:
+        signature.append(tf.TensorSpec([None, rows, len(schema.numeric)], tf.float32))
+    if schema.strings:
+        signature.append(tf.TensorSpec([None, rows, len(schema.strings)], tf.int32))
+    dataset = tf.data.Dataset.from_generator(generate, output_signature=tuple(signature)).unbatch()
     vocabularies = {name: tf.constant(schema.categories[name]) for name in schema.strings}
 
-    def unpack(numeric: Any, codes: Any, treatment: Any, targets: Any) -> tuple[Any, ...]:
+    def unpack(treatment: Any, targets: Any, *packed: Any) -> tuple[Any, ...]:
         if schema.matrix:
-            features = numeric
+            features = packed[0]
         else:
-            columns = dict(zip(schema.numeric, tf.unstack(numeric, axis=1), strict=True))
-            for name, code in zip(schema.strings, tf.unstack(codes, axis=1), strict=True):
-                columns[name] = tf.gather(vocabularies[name], code)
+            columns = {}
+            if schema.numeric:
+                numeric = tf.unstack(packed[0], axis=1)
+                columns.update(zip(schema.numeric, numeric, strict=True))
+            if schema.strings:
+                codes = tf.unstack(packed[-1], axis=1)
+                for name, code in zip(schema.strings, codes, strict=True):
+                    columns[name] = tf.gather(vocabularies[name], code)
             features = {name: columns[name] for name in schema.kinds}
         labels = {
             "treatment": treatment,
