@@ -106,7 +106,7 @@ def make_dataset(
         if schema.matrix:
             features = packed[0]
         else:
-            columns = {}
+            columns: dict[str, Any] = {}
             if schema.numeric:
                 numeric = tf.unstack(packed[0], axis=1)
                 columns.update(zip(schema.numeric, numeric, strict=True))

@@ -41,7 +41,8 @@ def uniform(row: np.ndarray, split_key: int) -> np.ndarray:
 
     Example:
         >>> import numpy as np
-        >>> bool((uniform(np.arange(9), key(0, 0))[3:] == uniform(np.arange(3, 9), key(0, 0))).all())
+        >>> whole, part = (uniform(np.arange(a, 9), key(0, 0)) for a in (0, 3))
+        >>> bool((whole[3:] == part).all())
         True
     """
     with np.errstate(over="ignore"):

@@ -20,7 +20,7 @@ IN_MEMORY_BYTES = 2**30
 
 
 def read_csv(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Returns a CSV file as a frame; refuses missing, empty, corrupt and duplicated-column files."""
+    """Returns a CSV file as a frame; refuses missing, empty, corrupt files and repeated columns."""
     text = os.fspath(path)
     if not os.path.isfile(text):
         raise FileNotFoundError(f"no CSV file at {text}; expected the path of a file.")

@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
 from tfalloc.data._block import Block, Schema
+
+
+class ArmMoments(NamedTuple):
+    """Moments of one outcome.
+
+    Attributes:
+        mean: of each arm, [K].
+        arm_variance: within each arm, [K].
+        second_moment: mean square over the trial.
+        variance: over the trial.
+        binary: whether all values are 0 or 1.
+    """
+
+    mean: np.ndarray
+    arm_variance: np.ndarray
+    second_moment: float
+    variance: float
+    binary: bool
 
 
 class TrialStats:
@@ -20,6 +39,7 @@ class TrialStats:
         low, high: least and largest value per numeric feature, [Fn].
         counts: for each string feature, rows per category.
         binary, nonnegative: whether all responses are 0 or 1, or >= 0.
+        binary_cost: whether all costs are 0 or 1.
     """
 
     def __init__(self, schema: Schema):
@@ -36,7 +56,7 @@ class TrialStats:
         self._sum = np.zeros(num_numeric)
         self._sum2 = np.zeros(num_numeric)
         self.counts = [np.zeros(len(schema.categories[name]), np.int64) for name in schema.strings]
-        self.binary = self.nonnegative = True
+        self.binary = self.nonnegative = self.binary_cost = True
 
     @property
     def num_rows(self) -> int:
@@ -87,6 +107,7 @@ class TrialStats:
             getattr(self, name).__iadd__(np.bincount(arm, weights=term, minlength=k))
         self.binary = self.binary and bool(((y == 0) | (y == 1)).all())
         self.nonnegative = self.nonnegative and bool((y >= 0).all())
+        self.binary_cost = self.binary_cost and bool(((z == 0) | (z == 1)).all())
         self._add_features(block)
 
     def _add_features(self, block: Block) -> None:
@@ -119,6 +140,21 @@ class TrialStats:
         spread = np.maximum(w2xx - 2 * mean * w2x + mean**2 * self.w2, 0.0)
         factor = self.rows / np.maximum(self.rows - 1, 1)
         return mean, np.sqrt(spread * factor) / np.maximum(self.w, 1e-300)
+
+    def moments(self, outcome: str) -> ArmMoments:
+        """Returns first and second moments of "response" or "cost"."""
+        wx, w2xx = (self.wy, self.w2yy) if outcome == "response" else (self.wz, self.w2zz)
+        mean = wx / np.maximum(self.w, 1e-300)
+        # Second moments only set scales, so the squared weights that are at hand will do.
+        square = w2xx / np.maximum(self.w2, 1e-300)
+        total = float(w2xx.sum() / max(self.w2.sum(), 1e-300))
+        return ArmMoments(
+            mean=mean,
+            arm_variance=np.maximum(square - mean**2, 0.0),
+            second_moment=total,
+            variance=max(total - float(wx.sum() / max(self.w.sum(), 1e-300)) ** 2, 0.0),
+            binary=self.binary if outcome == "response" else self.binary_cost,
+        )
 
     def check_arms(self, names: Iterable[str], where: str = "") -> None:
         """Raises ValueError when there is no row at all, or an arm has none."""

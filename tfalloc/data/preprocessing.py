@@ -108,9 +108,9 @@ def build_preprocessor(
     Example:
         >>> import numpy as np
         >>> data = RCTData({"age": [20.0, 40.0], "os": ["ios", "web"]}, [0, 1], [0, 1], [0, 1])
-        >>> raw = {"age": np.array([30.0, 40.0]), "os": np.array(["web", "tv"])}
-        >>> build_preprocessor(data)({k: keras.ops.convert_to_tensor(v) for k, v in raw.items()})[1].numpy()
-        array([1., 1., 0., 0.], dtype=float32)
+        >>> raw, _ = next(iter(data.batches(2)))
+        >>> build_preprocessor(data)(raw).numpy()[1]
+        array([1., 0., 0., 1.], dtype=float32)
     """
     if max_categories < 1:
         raise ValueError(f"max_categories={max_categories}; expected a positive integer.")

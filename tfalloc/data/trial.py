@@ -10,21 +10,20 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tfalloc.data import _balance, _columns, _hash, _readers, _schema
-from tfalloc.data._arms import find_arms, is_label_column
+from tfalloc.data import _arrays, _balance, _hash, _readers, _schema
 from tfalloc.data._batches import make_dataset
-from tfalloc.data._block import Block, Roles, Schema, encode
+from tfalloc.data._block import Schema, encode
 from tfalloc.data._columns import NUMERIC, STRING
-from tfalloc.data._errors import require_unique
 from tfalloc.data._memory import MemorySource
 from tfalloc.data._parquet import ParquetSource, in_parts
-from tfalloc.data._stats import TrialStats, measure
+from tfalloc.data._stats import ArmMoments, TrialStats, measure
+from tfalloc.data._view import TrialView
 from tfalloc.data.summary import TrialSummary, summarise
 
 Features = Mapping[str, Any] | np.ndarray
 
 
-class RCTData:
+class RCTData(TrialView):
     """A randomised trial: what each user was like, received, did, and cost.
 
     All columns are checked once, here, so that training never meets a NaN. Data that fits in memory
@@ -56,11 +55,6 @@ class RCTData:
         [0.5, 0.5, 0.5, 0.5]
     """
 
-    _schema: Schema
-    _source: MemorySource | ParquetSource
-    _stats: TrialStats
-    _depth: int
-
     def __init__(
         self,
         features: Features,
@@ -74,50 +68,17 @@ class RCTData:
         treatment_names: Sequence[str] | None = None,
         missing: str = "error",
     ):
-        _columns.check_missing(missing)
-        columns, matrix = _feature_columns(features)
-        targets: dict[str, Any] = {"treatment": treatment, "response": response, "cost": cost}
-        if propensity is not None and not isinstance(propensity, Mapping):
-            targets["propensity"] = propensity
-        if sample_weight is not None:
-            targets["sample_weight"] = sample_weight
-        targets = {name: _one_dimensional(name, value) for name, value in targets.items()}
-        _check_lengths(columns, targets)
-        if len(targets["treatment"]) == 0:
-            raise ValueError("the data set is empty (0 rows); expected at least one row per arm.")
-        kinds = {name: _columns.kind_of(name, column) for name, column in columns.items()}
-        strings = [name for name, kind in kinds.items() if kind == STRING]
-        categories = {}
-        for name in strings:
-            counts: Any = _schema.Counter()
-            _schema.count_strings(counts, name, columns[name], missing)
-            categories[name] = _schema.ordered(counts)
-        received = targets["treatment"]
-        arms = find_arms(
-            pd.unique(received), is_label_column(received), treatment_names, None, num_treatments
+        self._adopt(
+            *_arrays.build(
+                features,
+                {"treatment": treatment, "response": response, "cost": cost},
+                propensity=propensity,
+                sample_weight=sample_weight,
+                num_treatments=num_treatments,
+                treatment_names=treatment_names,
+                missing=missing,
+            )
         )
-        schema = Schema(
-            kinds=kinds,
-            categories=categories,
-            matrix=matrix,
-            missing=missing,
-            arms=arms,
-            cost_table=None,
-            propensity_table=(
-                _schema.share_table(arms, propensity) if isinstance(propensity, Mapping) else None
-            ),
-            propensity_source=_schema.source_of(propensity),
-            weighted=sample_weight is not None,
-        )
-        # Targets get names that no feature can have, whatever the features are called.
-        frame = {**columns, **{("target", name): value for name, value in targets.items()}}
-        roles = Roles(
-            *[
-                ("target", name) if name in targets else None  # type: ignore[arg-type]
-                for name in ("treatment", "response", "cost", "propensity", "sample_weight")
-            ]
-        )
-        self._adopt(schema, MemorySource(encode(_Columns(frame, len(received)), roles, schema, 0)))
 
     def _adopt(
         self, schema: Schema, source: Any, *, stats: TrialStats | None = None, depth: int = 0
@@ -241,111 +202,6 @@ class RCTData:
             ValueError: tensorflow-datasets is absent, the data cannot be had, or as `from_frame`.
         """
         return cls.from_frame(_readers.read_tfds(source, split), **same)
-
-    # What the data are.
-
-    @property
-    def num_rows(self) -> int:
-        """Number of rows N."""
-        return self._stats.num_rows
-
-    def __len__(self) -> int:
-        return self.num_rows
-
-    @property
-    def num_treatments(self) -> int:
-        """Number of arms K."""
-        return len(self._schema.arms.names)
-
-    @property
-    def treatment_names(self) -> list[str]:
-        """Labels of the arms in order, [K]."""
-        return list(self._schema.arms.names)
-
-    @property
-    def feature_names(self) -> list[str]:
-        """Names of the features; "0", "1", … for a matrix."""
-        return list(self._schema.kinds)
-
-    @property
-    def feature_kinds(self) -> dict[str, str]:
-        """Feature name -> "numeric" or "string"."""
-        return dict(self._schema.kinds)
-
-    @property
-    def is_matrix(self) -> bool:
-        """Whether features are one matrix [N, F] rather than named columns."""
-        return self._schema.matrix
-
-    @property
-    def missing(self) -> str:
-        """The policy for missing features, "error" or "indicator"."""
-        return self._schema.missing
-
-    @property
-    def streaming(self) -> bool:
-        """Whether rows are read from disk on every pass."""
-        return self._source.streaming
-
-    @property
-    def propensity_source(self) -> str:
-        """Where propensities come from: "observed", "column" or "mapping"."""
-        return self._schema.propensity_source
-
-    @property
-    def response_kind(self) -> str:
-        """ "binary" (all 0 or 1), "nonnegative" or "real"."""
-        if self._stats.binary:
-            return "binary"
-        return "nonnegative" if self._stats.nonnegative else "real"
-
-    # The columns, for data in memory.
-
-    @property
-    def features(self) -> dict[str, np.ndarray] | np.ndarray:
-        """Columns {name: float32 or str [N]}, or the float32 matrix [N, F]."""
-        block, schema = self._block("features"), self._schema
-        if schema.matrix:
-            return block.numeric
-        columns: dict[str, np.ndarray] = {
-            name: block.numeric[:, i] for i, name in enumerate(schema.numeric)
-        }
-        for i, name in enumerate(schema.strings):
-            columns[name] = np.array(schema.categories[name], object)[block.codes[:, i]]
-        return {name: columns[name] for name in schema.kinds}
-
-    @property
-    def treatment(self) -> np.ndarray:
-        """Arm received, int32 [N]."""
-        return self._block("treatment").treatment
-
-    @property
-    def response(self) -> np.ndarray:
-        """Reward per user, float32 [N]."""
-        return self._block("response").response
-
-    @property
-    def cost(self) -> np.ndarray:
-        """Cost per user, float32 [N]."""
-        return self._block("cost").cost
-
-    @property
-    def propensity(self) -> np.ndarray:
-        """Probability of the received treatment, float32 [N]."""
-        return self._block("propensity").propensity
-
-    @property
-    def sample_weight(self) -> np.ndarray | None:
-        """Row weights, float32 [N], or None."""
-        return self._block("sample_weight").weight
-
-    def _block(self, wanted: str) -> Block:
-        if isinstance(self._source, MemorySource):
-            return self._source.block
-        raise ValueError(
-            f"{wanted} needs all rows in memory, but this trial is streamed; use batches(), or "
-            "load it with in_memory=True."
-        )
 
     def take(self, indices: Any) -> RCTData:
         """Returns the rows at `indices` ([M] integers, or a boolean mask [N]), in memory.
@@ -505,6 +361,19 @@ class RCTData:
                 )
         return pd.DataFrame({**columns, **targets})
 
+    def arm_moments(self, outcome: str) -> ArmMoments:
+        """Returns mean, variance and kind of an outcome by arm, without another pass.
+
+        Args:
+            outcome: "response" or "cost".
+
+        Raises:
+            ValueError: another outcome is asked for.
+        """
+        if outcome not in ("response", "cost"):
+            raise ValueError(f"outcome={outcome!r}; expected 'response' or 'cost'.")
+        return self._stats.moments(outcome)
+
     def describe(self) -> TrialSummary:
         """Returns arms, outcomes with standard errors, and the check of randomisation."""
         if self._summary is None:
@@ -528,53 +397,3 @@ class RCTData:
             f"{self.treatment_names[:6]}, {self.response_kind} response, "
             f"propensity {self.propensity_source})"
         )
-
-
-class _Columns(dict):
-    """A dict of columns with the length of a frame, for `encode`."""
-
-    def __init__(self, columns: Mapping[Any, Any], num_rows: int):
-        super().__init__(columns)
-        self._num_rows = num_rows
-
-    def __len__(self) -> int:
-        return self._num_rows
-
-
-def _feature_columns(features: Any) -> tuple[dict[str, pd.Series], bool]:
-    if isinstance(features, pd.DataFrame):
-        require_unique([str(name) for name in features.columns])
-        features = {str(name): features[name] for name in features.columns}
-    if isinstance(features, Mapping):
-        if not features:
-            raise ValueError("features is an empty dict; expected at least one column.")
-        return {str(k): _one_dimensional(str(k), v) for k, v in features.items()}, False
-    matrix = np.asarray(features)
-    if matrix.ndim != 2 or matrix.shape[1] == 0:
-        raise ValueError(
-            f"features has shape {matrix.shape}; expected a matrix [N, F] or a dict of columns."
-        )
-    if not (np.issubdtype(matrix.dtype, np.number) or matrix.dtype == bool):
-        raise ValueError(
-            f"the feature matrix has dtype {matrix.dtype}; expected numbers: pass a dict of columns "
-            "for strings."
-        )
-    return {str(i): pd.Series(matrix[:, i]) for i in range(matrix.shape[1])}, True
-
-
-def _one_dimensional(name: str, values: Any) -> pd.Series:
-    if isinstance(values, pd.Series):
-        return values.reset_index(drop=True)
-    array = np.asarray(values)
-    if array.ndim != 1:
-        raise ValueError(f"{name!r} has shape {array.shape}; expected one dimension, [N].")
-    return pd.Series(array if array.dtype.kind not in "US" else array.astype(object))
-
-
-def _check_lengths(columns: Mapping[str, Any], targets: Mapping[str, Any]) -> None:
-    expected = len(targets["treatment"])
-    for name, values in [*targets.items(), *columns.items()]:
-        if len(values) != expected:
-            raise ValueError(
-                f"{name!r} has {len(values)} rows, treatment has {expected}; expected equal lengths."
-            )

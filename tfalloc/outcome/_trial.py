@@ -1,0 +1,92 @@
+"""Common entry of `outcome` and `gradients`: one trial batch as tensors of one dtype."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+Tensor = Any  # NumPy arrays and tensors are both welcome wherever this stands.
+
+
+class Trial(NamedTuple):
+    """A batch of trial rows beside the predictions made for it, all float64 but `treatment`.
+
+    Attributes:
+      value: [B, K] predicted response of every arm.
+      price: [B, K] predicted cost of every arm.
+      treatment: [B] int32, the arm received in the trial.
+      response: [B] observed response (y).
+      cost: [B] observed cost (z).
+      weight: [B] 1 / propensity of the received arm; ones if no propensity was given.
+    """
+
+    value: tf.Tensor
+    price: tf.Tensor
+    treatment: tf.Tensor
+    response: tf.Tensor
+    cost: tf.Tensor
+    weight: tf.Tensor
+
+
+def as_predictions(
+    pred_response: Tensor, pred_cost: Tensor, treatment: Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Converts predictions to float64 [B, K] and the received arm to int32 [B].
+
+    Decisions compare `v_t - v_k` with `alpha (c_t - c_k)`. In float32 these differences lose the
+    digits that decide near-ties, hence float64 whatever the dtype of the input.
+
+    Raises:
+      ValueError: if ranks or static shapes do not fit together.
+    """
+    value = tf.cast(tf.convert_to_tensor(pred_response), tf.float64)
+    price = tf.cast(tf.convert_to_tensor(pred_cost), tf.float64)
+    arm = tf.cast(tf.convert_to_tensor(treatment), tf.int32)
+    if value.shape.rank != 2 or price.shape.rank != 2:
+        raise ValueError(
+            "pred_response and pred_cost must have shape [batch, num_treatments]; received "
+            f"{value.shape} and {price.shape}."
+        )
+    if not value.shape.is_compatible_with(price.shape):
+        raise ValueError(
+            "pred_response and pred_cost must have the same shape [batch, num_treatments]; "
+            f"received {value.shape} and {price.shape}."
+        )
+    _check_rows("treatment", arm, value.shape)
+    return value, price, arm
+
+
+def as_trial(
+    pred_response: Tensor,
+    pred_cost: Tensor,
+    treatment: Tensor,
+    response: Tensor,
+    cost: Tensor,
+    propensity: Tensor | None = None,
+) -> Trial:
+    """Converts one batch of a trial; see `Trial`.
+
+    Raises:
+      ValueError: if ranks or static shapes do not fit together.
+    """
+    value, price, arm = as_predictions(pred_response, pred_cost, treatment)
+    y = tf.cast(tf.convert_to_tensor(response), tf.float64)
+    z = tf.cast(tf.convert_to_tensor(cost), tf.float64)
+    _check_rows("response", y, value.shape)
+    _check_rows("cost", z, value.shape)
+    if propensity is None:
+        weight = tf.ones_like(y)
+    else:
+        share = tf.cast(tf.convert_to_tensor(propensity), tf.float64)
+        _check_rows("propensity", share, value.shape)
+        weight = 1.0 / share
+    return Trial(value, price, arm, y, z, weight)
+
+
+def _check_rows(name: str, rows: tf.Tensor, shape: tf.TensorShape) -> None:
+    if rows.shape.rank != 1 or not rows.shape[:1].is_compatible_with(shape[:1]):
+        raise ValueError(
+            f"{name} must have shape [batch] = [{shape[0]}], one entry for each row of the "
+            f"predictions; received {rows.shape}."
+        )

@@ -1,0 +1,111 @@
+"""Match intervals on the grid of midpoints that Algorithm 1 can visit.
+
+With alpha in [0, alpha_max] and I halvings, every midpoint is m * alpha_max / 2^I for an integer
+"tick" m in [1, 2^I - 1]. Rounding interval ends to ticks once turns "is row i matched at this
+midpoint?" into two integer comparisons:
+
+    matched at tick m   iff   after < m <= until
+
+`after` is the last tick at which some dearer arm still wins, `until` the last at which no cheaper
+arm does. alpha_max is a power of two, so scaling a quotient to ticks is exact.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tfalloc.outcome._trial import Tensor, Trial
+from tfalloc.outcome.exact import binary_exponent, power_of_two
+from tfalloc.outcome.intervals import MatchIntervals, Rivals, received, rivals
+
+# Candidates for alpha_max=None: 2^-32 to 2^31 in units of response per cost.
+_LOW_EXPONENT, _NUM_EXPONENTS = -32, 64
+
+
+class TickIntervals(NamedTuple):
+    """Rows are matched at ticks m with after < m <= until; integers, any common shape."""
+
+    after: tf.Tensor
+    until: tf.Tensor
+
+    def contain(self, tick: tf.Tensor) -> tf.Tensor:
+        return (self.after < tick) & (tick <= self.until)
+
+
+class Grid(NamedTuple):
+    """The ticks 0 .. 2^iterations of [0, alpha_max].
+
+    Attributes:
+      alpha_max: scalar float64, a power of two.
+      iterations: Python int, the number of halvings I.
+      dtype: integer dtype of ticks.
+    """
+
+    alpha_max: tf.Tensor
+    iterations: int
+    dtype: tf.DType
+
+    @property
+    def size(self) -> int:
+        return 1 << self.iterations
+
+    def alpha(self, tick: tf.Tensor) -> tf.Tensor:
+        """The shadow price of a tick, exactly."""
+        return tf.cast(tick, tf.float64) * (self.alpha_max / float(self.size))
+
+    def bounds(self, versus: Rivals) -> TickIntervals:
+        """What each rival alone leaves of the grid, same shape as `versus`."""
+        tick = versus.quotient * (float(self.size) / self.alpha_max)
+        below, above = tf.math.floor(tick), tf.math.ceil(tick) - 1.0
+        zero, last = tf.constant(0.0, tf.float64), tf.constant(self.size - 1.0, tf.float64)
+        after = tf.where(versus.wins_tie, above, below)
+        until = tf.where(versus.wins_tie, below, above)
+        after = tf.clip_by_value(after, zero, last)
+        until = tf.clip_by_value(until, zero, last)
+        after = tf.where(versus.dearer, after, tf.where(versus.beaten, last, zero))
+        until = tf.where(versus.cheaper, until, tf.where(versus.beaten, zero, last))
+        return TickIntervals(tf.cast(after, self.dtype), tf.cast(until, self.dtype))
+
+    def intervals(self, trial: Trial) -> TickIntervals:
+        """The ticks at which each row of the trial is matched, [B]."""
+        value, price, arm = trial.value, trial.price, trial.treatment
+        each = self.bounds(rivals(received(value, arm), received(price, arm), value, price, arm))
+        return TickIntervals(
+            tf.reduce_max(each.after, axis=-1), tf.reduce_min(each.until, axis=-1)
+        )
+
+
+def make_grid(alpha_max: tf.Tensor, iterations: int) -> Grid:
+    """A grid of 2^iterations ticks on [0, alpha_max]."""
+    return Grid(alpha_max, iterations, tf.int32 if iterations <= 30 else tf.int64)
+
+
+def round_up_to_power_of_two(alpha_max: Tensor) -> tf.Tensor:
+    """The smallest power of two that is not below `alpha_max` (positive)."""
+    x = tf.cast(alpha_max, tf.float64)
+    floor = power_of_two(binary_exponent(x))
+    return tf.where(floor < x, 2.0 * floor, floor)
+
+
+def default_alpha_max(
+    rows: MatchIntervals, excess: tf.Tensor, offset: tf.Tensor | int = 0
+) -> tf.Tensor:
+    """The smallest power of two from which on the matched cost is not above the budget.
+
+    "From which on" looks at powers of two only (2^-32 to 2^31): one masked sum for each, exact and
+    free of sorting. If even the highest is above the budget, the highest is the answer.
+
+    Args:
+      rows: match intervals, [B].
+      excess: [B] int64, exact terms of w (z - budget).
+      offset: the cost is above the budget where the sum of `excess` over the matched rows is
+        above this.
+    """
+    powers = tf.constant([2.0 ** (_LOW_EXPONENT + i) for i in range(_NUM_EXPONENTS)], tf.float64)
+    matched = tf.cast(rows.contains(powers[:, tf.newaxis]), tf.int64)
+    above = tf.reduce_sum(matched * excess, axis=1) > tf.cast(offset, tf.int64)
+    position = tf.range(1, _NUM_EXPONENTS + 1)
+    last_above = tf.reduce_max(tf.where(above, position, tf.zeros_like(position)))
+    return tf.gather(powers, tf.minimum(last_above, _NUM_EXPONENTS - 1))
