@@ -151,9 +151,9 @@ def _climb_block(
             break
         if go.size < best.size:
             slope, c_left, v_left = (x.take(go, axis=1) for x in (slope, c_left, v_left))
-            place, price, best, arm, c_arm, v_arm = (
-                x.take(go) for x in (place, price, best, arm, c_arm, v_arm)
-            )
+            place, arm = place.take(go), arm.take(go)
+            price, best = price.take(go), best.take(go)
+            c_arm, v_arm = c_arm.take(go), v_arm.take(go)
         after = _pick(slope == best, c_left, v_left)
         c_after, v_after = _at(c_left, after, everyone), _at(v_left, after, everyone)
         # Slopes of a hull never increase; rounding on a straight stretch could make them.
