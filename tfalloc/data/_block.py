@@ -125,9 +125,9 @@ class Roles:
     sample_weight: str | None
 
     def columns(self) -> list[str]:
-        """The target columns that are read, in order."""
+        """The target columns that are read, in order; one may be both response and cost."""
         given = (self.treatment, self.response, self.cost, self.propensity, self.sample_weight)
-        return [name for name in given if name is not None]
+        return list(dict.fromkeys(name for name in given if name is not None))
 
 
 def encode_features(

@@ -82,7 +82,8 @@ def feature_to_float32(name: str, column: Any, missing: str) -> np.ndarray:
     if num_inf:
         raise ValueError(
             f"feature column {name!r} has {num_inf} infinite value(s) of "
-            f"{len(values)} (as float32); expected finite numbers: clip them, or set them to NaN and pass missing='indicator'."
+            f"{len(values)} (as float32); expected finite numbers: clip them, or set them to NaN "
+            "and pass missing='indicator'."
         )
     if num_nan and missing == "error":
         raise ValueError(

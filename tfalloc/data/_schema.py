@@ -60,6 +60,11 @@ def build(
         if name is not None:
             wanted.append((role, name))
     require_columns(wanted, columns)
+    if treatment in (response, roles.cost, roles.propensity, sample_weight):
+        raise ValueError(
+            f"column {treatment!r} is the treatment and another target too; expected columns of "
+            "their own for response, cost, propensity and weight."
+        )
     names = _feature_names(columns, roles, features)
     kinds = {name: _columns.kind_of(name, head[name]) for name in names}
     by_label = is_label_column(head[treatment])

@@ -7,6 +7,8 @@ is exported.
 
 from __future__ import annotations
 
+import re
+import warnings
 from typing import Any
 
 import keras
@@ -101,6 +103,8 @@ def build_preprocessor(
     Returns:
         A functional model. Inputs: a dict {name: [batch]} (float32, or string), or one input
         [batch, F] for a matrix. Saves as `.keras` and exports as SavedModel.
+        Column names that TensorFlow cannot take ("/", spaces, brackets) get underscores in an
+        exported signature; the keys of the dict stay as they are.
 
     Raises:
         ValueError: `max_categories` is not positive.
@@ -120,12 +124,10 @@ def build_preprocessor(
         inputs = keras.Input((len(schema.numeric),), name="features", dtype="float32")
         numeric = inputs
     else:
-        # Keras refuses "/" in the name of an input; the key of the dict stays the column's name.
+        tensor_names = _tensor_names(list(schema.kinds))
         inputs = {
             name: keras.Input(
-                (),
-                name=name.replace("/", "_"),
-                dtype="float32" if kind == NUMERIC else "string",
+                (), name=tensor_names[name], dtype="float32" if kind == NUMERIC else "string"
             )
             for name, kind in schema.kinds.items()
         }
@@ -148,7 +150,25 @@ def build_preprocessor(
             _lookup(schema.categories[name], stats.counts[i], max_categories)(inputs[name])
         )
     outputs = parts[0] if len(parts) == 1 else keras.layers.Concatenate(name="matrix")(parts)
-    return keras.Model(inputs, outputs, name="preprocessor")
+    with warnings.catch_warnings():
+        # Names differ from keys only where `_tensor_names` had to; loading warns of it again.
+        warnings.filterwarnings("ignore", message="When providing `inputs` as a dict")
+        return keras.Model(inputs, outputs, name="preprocessor")
+
+
+def _tensor_names(columns: list[str]) -> dict[str, str]:
+    """Returns a name for each column's input; the key of the dict stays the column's name.
+
+    Keras refuses "/" in names, and SavedModel what is no name of a graph node, such as spaces.
+    """
+    names: dict[str, str] = {}
+    for column in columns:
+        plain = re.sub(r"^[^A-Za-z0-9.]|[^A-Za-z0-9_.-]", "_", column)
+        plain = plain if re.match("[A-Za-z0-9.]", plain) else f"column{plain}"
+        while plain in names.values() or (plain != column and plain in columns):
+            plain += "_"
+        names[column] = plain
+    return names
 
 
 def _normalization(mean: np.ndarray, variance: np.ndarray) -> keras.layers.Layer:
