@@ -1,0 +1,315 @@
+"""Roles, arms, propensities, splits, batches: in memory and streamed alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+from tfalloc.data import RCTData
+
+OPTIONS = {"treatment": "arm", "response": "y", "cost": "z"}
+
+
+def trial_frame(rows=5000, seed=0):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "number": np.arange(rows, dtype="f4"),
+            "flag": rng.random(rows) < 0.3,
+            "city": rng.choice(["rome", "oslo", "bern"], rows, p=[0.6, 0.3, 0.1]),
+            "count": rng.integers(0, 9, rows),
+            "arm": rng.choice(["none", "mail", "gift"], rows, p=[0.2, 0.3, 0.5]),
+            "y": (rng.random(rows) < 0.3).astype(int),
+            "z": rng.random(rows),
+            "w": rng.uniform(0.5, 2.0, rows),
+        }
+    )
+
+
+@pytest.fixture(params=["memory", "streamed"])
+def source(request, tmp_path):
+    """A function that reads a frame, either way."""
+
+    def read(frame, **options):
+        options = {**OPTIONS, **options}
+        if request.param == "memory":
+            return RCTData.from_frame(frame, **options)
+        folder = tmp_path / f"part{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        half = len(frame) // 2
+        for i, piece in enumerate((frame[:half], frame[half:])):
+            piece.to_parquet(folder / f"{i}.parquet", row_group_size=300, index=False)
+        data = RCTData.from_parquet(folder, in_memory=False, **options)
+        assert data.streaming
+        return data
+
+    return read
+
+
+def rows_of(data, batch_size=700, **options):
+    """All rows in one epoch of batches, as a dict of arrays."""
+    found = {}
+    for features, targets, *weight in data.batches(batch_size, **options):
+        columns = {**features, **targets, **({"weight": weight[0]} if weight else {})}
+        for name, value in columns.items():
+            found.setdefault(name, []).append(value.numpy())
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def test_columns_survive(source):
+    frame = trial_frame()
+    data = source(frame, sample_weight="w")
+    rows = rows_of(data)
+    assert data.feature_kinds == {
+        "number": "numeric", "flag": "numeric", "city": "string", "count": "numeric",
+    }  # fmt: skip
+    for name in ("number", "flag", "count"):
+        np.testing.assert_array_equal(rows[name], frame[name].astype("f4"))
+    assert [value.decode() for value in rows["city"]] == frame["city"].tolist()
+    assert data.treatment_names == ["gift", "mail", "none"]
+    assert [data.treatment_names[t] for t in rows["treatment"]] == frame["arm"].tolist()
+    np.testing.assert_array_equal(rows["response"], frame["y"].astype("f4"))
+    np.testing.assert_allclose(rows["cost"], frame["z"], rtol=1e-6)
+    np.testing.assert_allclose(rows["weight"], frame["w"], rtol=1e-6)
+    share = frame.groupby("arm")["w"].sum() / frame["w"].sum()
+    np.testing.assert_allclose(rows["propensity"], share[frame["arm"]], rtol=1e-6)
+    assert data.propensity_source == "observed"
+    assert len(data) == data.num_rows == len(frame)
+    assert "3 treatments" in repr(data)
+
+
+def test_arm_order_and_mappings(source):
+    frame = trial_frame()
+    cost = {"none": 0.0, "mail": 0.5, "gift": 2.0}
+    data = source(frame, cost=cost, propensity={"none": 0.2, "mail": 0.3, "gift": 0.5})
+    assert data.treatment_names == ["none", "mail", "gift"]
+    rows = rows_of(data)
+    np.testing.assert_allclose(rows["cost"], frame["arm"].map(cost))
+    assert data.propensity_source == "mapping"
+    np.testing.assert_allclose(
+        rows["propensity"], frame["arm"].map({"none": 0.2, "mail": 0.3, "gift": 0.5}), rtol=1e-6
+    )
+    assert source(frame, treatments=["mail", "none", "gift"]).treatment_names[0] == "mail"
+
+
+def test_integer_arms_keep_their_index_whatever_the_mapping_order():
+    frame = trial_frame().assign(arm=lambda f: f["city"].map({"rome": 0, "oslo": 1, "bern": 2}))
+    data = RCTData.from_frame(frame, **{**OPTIONS, "cost": {2: 5.0, 0: 0.0, 1: 1.0}})
+    np.testing.assert_array_equal(data.treatment, frame["arm"])
+    np.testing.assert_array_equal(data.cost, frame["arm"].map({0: 0.0, 1: 1.0, 2: 5.0}))
+
+
+def test_propensity_column(source):
+    frame = trial_frame().assign(p=lambda f: np.where(f["flag"], 0.25, 0.5))
+    data = source(frame, propensity="p")
+    np.testing.assert_allclose(rows_of(data)["propensity"], frame["p"])
+    assert data.propensity_source == "column"
+    assert np.isnan(data.describe().balance_p_value)
+
+
+def test_split_is_a_partition_with_the_trial_s_propensities(source):
+    data = source(trial_frame())
+    parts = data.split([0.6, 0.2, 0.2], seed=3)
+    numbers = [rows_of(part)["number"] for part in parts]
+    assert sorted(np.concatenate(numbers)) == list(range(5000))
+    for part, share in zip(parts, [0.6, 0.2, 0.2], strict=True):
+        # Four standard errors of a binomial share.
+        assert abs(len(part) / 5000 - share) < 4 * np.sqrt(share * (1 - share) / 5000)
+    whole, part = rows_of(data), rows_of(parts[1])
+    by_arm = dict(zip(whole["treatment"], whole["propensity"], strict=True))
+    assert all(by_arm[t] == p for t, p in zip(part["treatment"], part["propensity"], strict=True))
+
+
+def test_streamed_splits_equal_splits_in_memory(tmp_path):
+    frame = trial_frame()
+    frame.to_parquet(tmp_path / "t.parquet", row_group_size=333, index=False)
+    streamed = RCTData.from_parquet(tmp_path / "t.parquet", in_memory=False, **OPTIONS)
+    memory = RCTData.from_parquet(tmp_path / "t.parquet", **OPTIONS)
+    assert not memory.streaming
+    for a, b in zip(streamed.split([0.5, 0.5], 7), memory.split([0.5, 0.5], 7), strict=True):
+        for c, d in zip(a.split([0.3, 0.7], 7), b.split([0.3, 0.7], 7), strict=True):
+            one, two = rows_of(c), rows_of(d)
+            for name in one:
+                np.testing.assert_array_equal(one[name], two[name])
+        left, right = a.describe(), b.describe()
+        assert left.num_rows == right.num_rows
+        np.testing.assert_allclose(left.balance_statistic, right.balance_statistic, rtol=1e-6)
+
+
+def test_a_second_split_with_the_same_seed_is_independent():
+    rows = 20_000
+    data = RCTData(np.zeros([rows, 1]), np.arange(rows) % 2, np.zeros(rows), np.zeros(rows))
+    first, _ = data.split([0.5, 0.5], seed=1)
+    again, rest = first.split([0.5, 0.5], seed=1)
+    assert abs(len(again) / len(first) - 0.5) < 4 * 0.5 / np.sqrt(len(first))
+    other, _ = data.split([0.5, 0.5], seed=2)
+    assert not np.array_equal(other._source.block.row, first._source.block.row)
+
+
+def test_split_refusals():
+    data = RCTData(np.zeros([8, 1]), np.arange(8) % 2, np.zeros(8), np.zeros(8))
+    for shares in ([0.5, 0.4], [1.5, -0.5], []):
+        with pytest.raises(ValueError, match="sum to 1"):
+            data.split(shares)
+    with pytest.raises(ValueError, match="part 0 .*empty"):
+        data.split([1e-6, 1 - 1e-6])
+
+
+def test_batches_static_shape_and_cardinality(source):
+    data = source(trial_frame(), sample_weight="w")
+    dataset = data.batches(700)
+    assert int(dataset.cardinality()) == 8
+    features, targets, weight = dataset.element_spec
+    assert list(features) == ["number", "flag", "city", "count"]
+    assert features["city"].dtype == tf.string and features["flag"].dtype == tf.float32
+    assert targets["treatment"].dtype == tf.int32
+    assert {spec.shape.rank for spec in (*features.values(), *targets.values(), weight)} == {1}
+    dropped = data.batches(700, drop_remainder=True)
+    assert int(dropped.cardinality()) == len(list(dropped)) == 7
+    assert dropped.element_spec[1]["cost"].shape == (700,)
+    assert [len(b[1]["cost"]) for b in dataset] == [700] * 7 + [100]
+    with pytest.raises(ValueError, match="exceeds"):
+        data.batches(10_000, drop_remainder=True)
+    with pytest.raises(ValueError, match="positive integer"):
+        data.batches(0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 700, 5000, 20_000])
+def test_one_epoch_has_every_row_once(source, batch_size):
+    data = source(trial_frame(600 if batch_size == 1 else 5000))
+    for shuffle in (False, True):
+        numbers = rows_of(data, batch_size, shuffle=shuffle)["number"]
+        assert sorted(numbers) == list(range(len(data)))
+        assert (list(numbers) == list(range(len(data)))) != shuffle
+
+
+def test_order_is_a_function_of_seed_and_epoch(source):
+    data = source(trial_frame())
+
+    def epochs(**options):
+        dataset = data.batches(700, shuffle=True, **options)
+        return [
+            np.concatenate([f["number"].numpy() for f, _ in dataset]).tolist() for _ in range(2)
+        ]
+
+    first, second = epochs(seed=1)
+    assert first != second
+    assert epochs(seed=1) == [first, second]
+    assert epochs(seed=2)[0] != first
+    same = epochs(seed=1, epoch_varying=False)
+    assert same[0] == same[1] == first
+    repeated = data.batches(700, shuffle=True, seed=1, repeat=True)
+    assert int(repeated.cardinality()) == tf.data.INFINITE_CARDINALITY
+    numbers = np.concatenate([f["number"].numpy() for f, _ in repeated.take(16)]).tolist()
+    assert numbers == first + second
+
+
+def test_shuffle_mixes_row_groups(tmp_path):
+    rows = 400_000  # more than the pool, so that it overflows
+    arm = np.arange(rows) % 2
+    table = pa.table({"x": np.arange(rows, dtype="f4"), "arm": arm, "y": arm})
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=10_000)
+    data = RCTData.from_parquet(
+        tmp_path / "t.parquet", treatment="arm", response="y", cost={0: 0.0, 1: 1.0},
+        features=["x"], in_memory=False,
+    )  # fmt: skip
+    numbers = [f["x"].numpy() for f, _ in data.batches(8192, shuffle=True)]
+    assert np.unique(np.concatenate(numbers)).size == rows
+    # Rows of one batch come from many row groups, not from one.
+    assert min(len(np.unique(batch // 10_000)) for batch in numbers) > 10
+
+
+def test_matrix_features_and_array_arguments():
+    x = np.arange(12).reshape(6, 2)
+    data = RCTData(x, [0, 1, 0, 1, 0, 1], np.zeros(6), np.ones(6), sample_weight=np.ones(6))
+    features, targets, weight = next(iter(data.batches(4)))
+    np.testing.assert_array_equal(features, x[:4])
+    assert data.is_matrix and features.dtype == tf.float32 and weight.shape == (4,)
+    np.testing.assert_array_equal(data.features, x)
+    assert data.frame().columns.tolist()[:2] == ["feature_0", "feature_1"]
+
+
+def test_response_may_be_the_cost(source):
+    rows = rows_of(source(trial_frame(), cost="y"))
+    np.testing.assert_array_equal(rows["cost"], rows["response"])
+
+
+def test_only_strings():
+    data = RCTData({"s": ["a", "b", "a", ""]}, [0, 1, 0, 1], np.zeros(4), np.ones(4))
+    assert [v.decode() for v in rows_of(data, 3)["s"]] == ["a", "b", "a", ""]
+
+
+def test_frame_and_take():
+    frame = trial_frame(50)
+    data = RCTData.from_frame(frame, **OPTIONS, sample_weight="w")
+    back = data.frame()
+    assert back["treatment"].tolist() == frame["arm"].tolist()
+    assert back["city"].tolist() == frame["city"].tolist()
+    part = data.take([3, 1])
+    assert part.frame()["number"].tolist() == [3, 1]
+    assert part.propensity[0] == data.propensity[3]
+    assert len(data.take(frame["flag"].to_numpy())) == frame["flag"].sum()
+    with pytest.raises(ValueError, match="out of range"):
+        data.take([50])
+    with pytest.raises(ValueError, match="non-empty"):
+        data.take([])
+    with pytest.raises(ValueError, match="target column"):
+        RCTData({"cost": [1, 2]}, [0, 1], [0, 1], [0, 1]).frame()
+
+
+def test_streamed_data_say_what_they_cannot(tmp_path):
+    trial_frame(50).to_parquet(tmp_path / "t.parquet", index=False)
+    data = RCTData.from_parquet(tmp_path / "*.parquet", in_memory=False, **OPTIONS)
+    with pytest.raises(ValueError, match="streamed; use batches"):
+        data.frame()
+
+
+def test_missing_indicator(source):
+    frame = trial_frame()
+    frame.loc[::7, "number"] = np.nan
+    frame.loc[::5, "city"] = None
+    data = source(frame, missing="indicator")
+    rows = rows_of(data)
+    np.testing.assert_array_equal(np.isnan(rows["number"]), frame["number"].isna())
+    assert [v.decode() for v in rows["city"]] == frame["city"].fillna("").tolist()
+
+
+def test_nullable_categorical_and_boolean_columns():
+    frame = pd.DataFrame(
+        {
+            "n": pd.array([1, None, 3, 4], dtype="Int64"),
+            "c": pd.Categorical(["a", "b", "a", "b"]),
+            "b": [True, False, True, False],
+            "arm": [True, False, True, False], "y": [True, False, False, True], "z": 0,
+        }
+    )  # fmt: skip
+    data = RCTData.from_frame(frame, **OPTIONS, missing="indicator")
+    assert data.feature_kinds == {"n": "numeric", "c": "string", "b": "numeric"}
+    assert data.treatment.tolist() == [1, 0, 1, 0] and data.response_kind == "binary"
+    assert np.isnan(data.features["n"][1])
+
+
+def test_hive_partitions(tmp_path):
+    for city in ("rome", "oslo"):
+        (tmp_path / f"city={city}").mkdir()
+        trial_frame(40).drop(columns="city").to_parquet(
+            tmp_path / f"city={city}/x.parquet", index=False
+        )
+    data = RCTData.from_parquet(tmp_path, in_memory=False, **OPTIONS)
+    assert data.feature_kinds["city"] == "string" and len(data) == 80
+
+
+def test_from_tfds_dataset():
+    frame = trial_frame(30)
+    columns = {name: frame[name].to_numpy() for name in ("number", "city", "y", "z", "arm")}
+    columns["city"], columns["arm"] = columns["city"].tolist(), columns["arm"].tolist()
+    dataset = tf.data.Dataset.from_tensor_slices(columns)
+    for form in (dataset, dataset.batch(7)):
+        data = RCTData.from_tfds(form, **OPTIONS)
+        assert data.frame()["treatment"].tolist() == frame["arm"].tolist()
+    with pytest.raises(ValueError, match="as_supervised"):
+        RCTData.from_tfds(tf.data.Dataset.from_tensors((1, 2)), **OPTIONS)
