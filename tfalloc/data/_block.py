@@ -45,16 +45,16 @@ class Block:
 
     def at(self, index: np.ndarray | slice) -> Block:
         """Returns the rows at `index`: copies for an array, views for a slice."""
-        return Block(
-            self.numeric[index],
-            self.codes[index],
-            self.treatment[index],
-            self.response[index],
-            self.cost[index],
-            self.propensity[index],
-            None if self.weight is None else self.weight[index],
-            self.row[index],
-        )
+        if isinstance(index, slice) or index.dtype == bool:
+            return Block(*[None if a is None else a[index] for a in self._arrays()])
+        # `take` gathers rows of a matrix several times faster than indexing does.
+        return Block(*[None if a is None else np.take(a, index, axis=0) for a in self._arrays()])
+
+    def _arrays(self) -> tuple[Any, ...]:
+        return (
+            self.numeric, self.codes, self.treatment, self.response, self.cost, self.propensity,
+            self.weight, self.row,
+        )  # fmt: skip
 
 
 def concatenate(blocks: Sequence[Block]) -> Block:
