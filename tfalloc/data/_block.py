@@ -45,16 +45,23 @@ class Block:
 
     def at(self, index: np.ndarray | slice) -> Block:
         """Returns the rows at `index`: copies for an array, views for a slice."""
-        if isinstance(index, slice) or index.dtype == bool:
-            return Block(*[None if a is None else a[index] for a in self._arrays()])
-        # `take` gathers rows of a matrix several times faster than indexing does.
-        return Block(*[None if a is None else np.take(a, index, axis=0) for a in self._arrays()])
 
-    def _arrays(self) -> tuple[Any, ...]:
-        return (
-            self.numeric, self.codes, self.treatment, self.response, self.cost, self.propensity,
-            self.weight, self.row,
-        )  # fmt: skip
+        def pick(array: np.ndarray) -> np.ndarray:
+            if isinstance(index, slice) or index.dtype == bool:
+                return array[index]
+            # `take` gathers rows of a matrix several times faster than indexing does.
+            return np.take(array, index, axis=0)
+
+        return Block(
+            pick(self.numeric),
+            pick(self.codes),
+            pick(self.treatment),
+            pick(self.response),
+            pick(self.cost),
+            pick(self.propensity),
+            None if self.weight is None else pick(self.weight),
+            pick(self.row),
+        )
 
 
 def concatenate(blocks: Sequence[Block]) -> Block:
