@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +61,16 @@ def measure(rows: int, arms: int, runs: int) -> list[dict[str, Any]]:
     size = {"rows": rows, "arms": arms}
     one_pass = median_time(lambda: (value.sum(), cost.sum()), runs)
     rate = (value.nbytes + cost.nbytes) / one_pass / 1e9
-    table = [{**size, "what": f"one pass, 1 thread, {rate:.1f} GB/s", "seconds": one_pass}]
+    table: list[dict[str, Any]] = [
+        {**size, "what": f"one pass, 1 thread, {rate:.1f} GB/s", "seconds": one_pass}
+    ]
     table.append(
         {**size, "what": "path", "seconds": median_time(lambda: mckp.path(value, cost), runs)}
     )
     curve = mckp.path(value, cost)
     for share in (0.1, 0.5, 0.9):
         budget = float((1 - share) * curve.cost[0] + share * curve.cost[-1])
-        seconds = median_time(lambda b=budget: mckp.solve(value, cost, budget=b), runs)
+        seconds = median_time(partial(mckp.solve, value, cost, budget=budget), runs)
         table.append({**size, "what": f"solve, {share:.0%} of the range", "seconds": seconds})
     if importlib.util.find_spec("maq"):
         seconds = time_maq(value, cost)
