@@ -150,7 +150,7 @@ class FiniteDifference:
             if self.num_entries is not None:
                 open_ &= _mask(tf.shape(trial.value), self.num_entries, seed)
             outcomes = _solve_open(probes, open_, goal, state)
-            v_up, v_down, c_up, c_down = tf.split(outcomes, 4, axis=1)
+            v_up, v_down, c_up, c_down = tf.unstack(outcomes)
             return finish(
                 goal,
                 _difference(v_up, v_down, self.step),
@@ -189,23 +189,25 @@ def _difference(up: tf.Tensor, down: tf.Tensor, step: float) -> tf.Tensor:
 
 
 def _probes(trial: Trial, grid: Grid, step: float, step_cost: float) -> TickIntervals:
-    """Row i's match interval after each probe of row i: [B, 4K], blocks v+h, v-h, c+h, c-h."""
+    """Row i's match interval after each probe of row i: [4, B, K], for v+h, v-h, c+h and c-h."""
     value, price, arm = trial.value, trial.price, trial.treatment
     own_value, own_price = received(value, arm), received(price, arm)
     own = tf.range(tf.shape(value)[1])[tf.newaxis, :] == arm[:, tf.newaxis]
     others = _without_each(grid.bounds(rivals(own_value, own_price, value, price, arm)))
 
-    after, until = [], []
-    for dv, dc in ((step, 0.0), (-step, 0.0), (0.0, step_cost), (0.0, -step_cost)):
-        # A rival moves: its new bound joins those of all the other rivals.
-        moved = grid.bounds(rivals(own_value, own_price, value + dv, price + dc, arm))
-        # The received arm moves: every bound changes.
-        mine = grid.bounds(rivals(own_value + dv, own_price + dc, value, price, arm))
-        mine_after = tf.reduce_max(mine.after, axis=1, keepdims=True)
-        mine_until = tf.reduce_min(mine.until, axis=1, keepdims=True)
-        after.append(tf.where(own, mine_after, tf.maximum(others.after, moved.after)))
-        until.append(tf.where(own, mine_until, tf.minimum(others.until, moved.until)))
-    return TickIntervals(tf.concat(after, axis=1), tf.concat(until, axis=1))
+    dv = tf.constant([step, -step, 0.0, 0.0], tf.float64)[:, tf.newaxis]
+    dc = tf.constant([0.0, 0.0, step_cost, -step_cost], tf.float64)[:, tf.newaxis]
+    # A rival moves: its new bound joins those of all the other rivals.
+    moved_value, moved_price = value + dv[..., tf.newaxis], price + dc[..., tf.newaxis]
+    moved = grid.bounds(rivals(own_value, own_price, moved_value, moved_price, arm))
+    # The received arm moves: every bound changes.
+    mine = grid.bounds(rivals(own_value + dv, own_price + dc, value, price, arm))
+    mine_after = tf.reduce_max(mine.after, axis=-1, keepdims=True)
+    mine_until = tf.reduce_min(mine.until, axis=-1, keepdims=True)
+    return TickIntervals(
+        after=tf.where(own, mine_after, tf.maximum(others.after, moved.after)),
+        until=tf.where(own, mine_until, tf.minimum(others.until, moved.until)),
+    )
 
 
 def _without_each(bounds: TickIntervals) -> TickIntervals:
@@ -223,7 +225,7 @@ def _without_each(bounds: TickIntervals) -> TickIntervals:
 
 
 def _moved(probes: TickIntervals, state: _State) -> tf.Tensor:
-    """Probes that may change the walk: [B, 4K] bool; False only where Q is surely the same.
+    """Probes that may change the walk: [4, B, K] bool; False only where Q is surely the same.
 
     A bound x in [0, 2^I) decides "m <= x" for every midpoint m. Walking down the digits of x and
     of the visited path, the first digit in which they differ fixes the answer at all visited
@@ -245,7 +247,7 @@ def _moved(probes: TickIntervals, state: _State) -> tf.Tensor:
 
 
 def _mask(shape: tf.Tensor, num_entries: int, seed: Tensor | None) -> tf.Tensor:
-    """The paper's random mask: `num_entries` entries of v, and as many of c, [B, 4K] bool."""
+    """The paper's random mask: `num_entries` entries of v, and as many of c, [4, B, K] bool."""
     if seed is None:
         raise ValueError(
             f"num_entries={num_entries} draws entries at random: pass seed=(a, b), two integers."
@@ -254,14 +256,16 @@ def _mask(shape: tf.Tensor, num_entries: int, seed: Tensor | None) -> tf.Tensor:
     # Ranks, not a threshold: equal float32 keys must not change the number of entries.
     ranks = tf.argsort(tf.argsort(keys, axis=1, stable=True), axis=1)
     v, c = tf.unstack(tf.reshape(ranks < num_entries, [2, shape[0], shape[1]]))
-    return tf.concat([v, v, c, c], axis=1)
+    return tf.stack([v, v, c, c])
 
 
 def _solve_open(
     probes: TickIntervals, open_: tf.Tensor, goal: tf.Tensor, state: _State
 ) -> tf.Tensor:
-    """Q after each probe, [B, 4K]: `goal` where nothing moved, Algorithm 1 for the open ones."""
-    width = tf.shape(open_)[1]
+    """Q after each probe, [4, B, K]: `goal` where nothing moved, Algorithm 1 for the open ones."""
+    shape = tf.shape(open_)
+    batch, width = shape[1], shape[2]
+    open_ = tf.reshape(open_, tf.stack([4 * batch, width]))
     per_row = tf.reduce_sum(tf.cast(open_, tf.int32), axis=1)
     up_to_row = tf.cumsum(per_row)
     total = tf.reduce_sum(per_row)
@@ -270,7 +274,7 @@ def _solve_open(
     outcomes = tf.fill([spare + 1], goal)
 
     def body(start: tf.Tensor, outcomes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # The n-th open probe: its row by binary search, its column by counting within the row.
+        # The n-th open probe: its row of [4B, K] by binary search, its column by counting.
         nth = start + tf.range(_CHUNK)
         live = nth < total
         row = _first_above(up_to_row, nth)
@@ -279,12 +283,12 @@ def _solve_open(
         column = tf.reduce_sum(tf.cast(seen <= rank[:, tf.newaxis], tf.int32), axis=1)
         entry = tf.where(live, row * width + column, 0)
         probe = TickIntervals(tf.gather(flat.after, entry), tf.gather(flat.until, entry))
-        solved = _chunk(row, probe, state)
+        solved = _chunk(row % batch, probe, state)
         target = tf.where(live, entry, spare)
         return start + _CHUNK, tf.tensor_scatter_nd_update(outcomes, target[:, tf.newaxis], solved)
 
     _, outcomes = tf.while_loop(lambda start, _: start < total, body, (0, outcomes))
-    return tf.reshape(outcomes[:-1], tf.shape(open_))
+    return tf.reshape(outcomes[:-1], shape)
 
 
 def _first_above(ascending: tf.Tensor, queries: tf.Tensor) -> tf.Tensor:

@@ -142,6 +142,10 @@ class AllocationModel(keras.Model):
 
     def _assemble(self, num_features: int) -> None:
         self.num_features = num_features
+        if self.preprocessor is not None:
+            # It runs in the input pipeline: string look-ups must not keep XLA from the step.
+            for layer in self.preprocessor.layers:
+                layer.supports_jit = True
         self.network = build_network(
             num_features, self.num_treatments, self.backbone, seed=self.seed
         )

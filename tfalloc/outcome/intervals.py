@@ -24,7 +24,7 @@ from tfalloc.outcome._trial import Tensor, as_predictions
 
 
 class Rivals(NamedTuple):
-    """The received arm against every arm k, [B, K] each.
+    """The received arm against every arm k, [..., B, K] each.
 
     Attributes:
       quotient: alpha at which the received arm and arm k are worth the same (0 where `same`).
@@ -75,16 +75,16 @@ def rivals(
     """Compares the received arm with every arm.
 
     Args:
-      own_value: [B] float64, v of the received arm.
-      own_price: [B] float64, c of the received arm.
-      value: [B, K] float64, v of the rivals.
-      price: [B, K] float64, c of the rivals.
+      own_value: [..., B] float64, v of the received arm.
+      own_price: [..., B] float64, c of the received arm.
+      value: [..., B, K] float64, v of the rivals.
+      price: [..., B, K] float64, c of the rivals.
       treatment: [B] int32. Its own column never binds, whatever `value` and `price` say there.
     """
-    arms = tf.range(tf.shape(value)[1])[tf.newaxis, :]
+    arms = tf.range(tf.shape(value)[-1])[tf.newaxis, :]
     received = treatment[:, tf.newaxis]
-    gain = value - own_value[:, tf.newaxis]
-    extra = price - own_price[:, tf.newaxis]
+    gain = value - own_value[..., tf.newaxis]
+    extra = price - own_price[..., tf.newaxis]
     own = arms == received
     wins_tie = received < arms
     equal = extra == 0.0

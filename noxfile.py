@@ -1,0 +1,19 @@
+"""Supported corners of Python and TensorFlow; a corner whose Python is missing is skipped."""
+
+import nox
+
+nox.options.error_on_missing_interpreters = False
+nox.options.default_venv_backend = "venv"
+
+CORNERS = {
+    "3.10": ("tensorflow==2.18.*", "keras==3.6.*", "pandas==2.2.*", "numpy<2.1"),
+    "3.12": ("tensorflow==2.19.*", "keras<3.12"),
+    "3.13": ("tensorflow==2.21.*",),
+}
+
+
+@nox.session(python=list(CORNERS))
+def tests(session: nox.Session) -> None:
+    """Runs the tests on one corner: `nox -s tests-3.10`."""
+    session.install("--quiet", ".[test]", *CORNERS[session.python])
+    session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadscope", *session.posargs)

@@ -1,0 +1,207 @@
+"""`AllocationModel` as Keras users meet it: fit, evaluate, predict, save, load, repeat."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfalloc.data import RCTData
+from tfalloc.gradients import FiniteDifference
+from tfalloc.models import AllocationModel
+from tfalloc.models.objective import surrogate
+from tfalloc.gradients import GoalGradient
+
+
+def trial(rows=2000, arms=2, seed=0, strings=False, cost="random"):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, 4)).astype(np.float32)
+    t = rng.integers(0, arms, rows)
+    rate = 1 / (1 + np.exp(2 - x[:, 0] - 0.8 * t * (x[:, 1] > 0)))
+    y = (rng.random(rows) < rate).astype(float)
+    z = {"random": rng.random(rows) * t, "fixed": 0.5 * t, "binary": (rng.random(rows) < 0.3 * t)}[cost]
+    features = {f"x{i}": x[:, i] for i in range(4)}
+    if strings:
+        features["place"] = np.where(x[:, 2] > 0, "town", "land")
+    return RCTData(features, t, y, z.astype(float))
+
+
+def small_model(arms=2, seed=1, **compile_options):
+    model = AllocationModel(arms, backbone="small", seed=seed)
+    options = {"goal_weight": 1.0, "budget": (0.1, 0.2), "gradient": FiniteDifference(step=0.01)}
+    model.compile(**{**options, **compile_options})
+    return model
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    data = trial(strings=True)
+    model = small_model()
+    history = model.fit(data, batch_size=400, epochs=2, verbose=0)
+    return model, data, history
+
+
+def test_fit_reports_losses_goal_and_validation(fitted):
+    history = fitted[2].history
+    for name in ("loss", "response_loss", "cost_loss", "goal", "alpha"):
+        assert len(history[name]) == 2 and np.all(np.isfinite(history[name]))
+    for name in ("val_loss", "val_response_loss", "val_goal", "val_cost", "val_alpha", "val_matched"):
+        assert np.all(np.isfinite(history[name]))
+
+
+def test_predictions_and_call_agree(fitted):
+    model, data, _ = fitted
+    predicted = model.predict(data, verbose=0)
+    assert predicted["response"].shape == predicted["cost"].shape == (len(data), 2)
+    assert np.all((predicted["response"] > 0) & (predicted["response"] < 1))
+    assert np.all(predicted["cost"] >= 0)
+    some = {name: tf.constant(column[:5]) for name, column in data.features.items()}
+    np.testing.assert_allclose(model(some)["cost"], predicted["cost"][:5], rtol=1e-4, atol=1e-6)
+    frame = data.frame().head(5)[list(data.features)]
+    np.testing.assert_allclose(
+        model.predict(frame, verbose=0)["response"], predicted["response"][:5], rtol=1e-4
+    )
+
+
+def test_save_and_load_gives_the_same_model_and_goes_on_training(fitted, tmp_path):
+    model, data, _ = fitted
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    before, after = model.predict(data, verbose=0), loaded.predict(data, verbose=0)
+    np.testing.assert_array_equal(before["response"], after["response"])
+    np.testing.assert_array_equal(before["cost"], after["cost"])
+    assert model.evaluate(data, return_dict=True) == loaded.evaluate(data, return_dict=True)
+    assert loaded._objective["budget"] == (0.1, 0.2)
+    assert loaded._objective["gradient"].step == 0.01
+    assert int(loaded.optimizer.iterations) == int(model.optimizer.iterations)
+    loaded.fit(data, batch_size=400, epochs=1, verbose=0)
+
+
+def test_same_seed_gives_the_same_weights():
+    def weights(seed):
+        model = small_model(seed=seed)
+        model.fit(trial(), batch_size=400, epochs=2, verbose=0)
+        return [np.asarray(w) for w in model.weights]
+
+    one, two, other = weights(3), weights(3), weights(4)
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any(np.any(a != b) for a, b in zip(one, other, strict=True))
+
+
+def test_xla_and_plain_graph_train_alike():
+    def losses(jit_compile):
+        model = small_model(jit_compile=jit_compile, goal_weight=0.0)
+        return model.fit(trial(), batch_size=400, epochs=2, verbose=0).history["loss"]
+
+    np.testing.assert_allclose(losses(True), losses(False), rtol=1e-4)
+
+
+def test_training_starts_at_the_arm_rates():
+    data = trial(rows=4000, arms=3)
+    model = AllocationModel(3)
+    model.adapt(data)
+    predicted = model.predict(data, verbose=0)
+    for k in range(3):
+        rows = data.treatment == k
+        assert abs(predicted["response"][:, k].mean() - data.response[rows].mean()) < 0.02
+        assert abs(predicted["cost"][:, k].mean() - data.cost[rows].mean()) < 0.06
+
+
+def test_costs_known_in_advance_are_not_learned():
+    model = small_model(goal_weight=0.0)
+    model.fit(trial(cost="fixed"), batch_size=400, epochs=1, verbose=0)
+    assert model.cost_head.family == "constant"
+    np.testing.assert_allclose(model.predict(trial(rows=20, cost="fixed"), verbose=0)["cost"],
+                               np.tile([[0.0, 0.5]], (20, 1)), rtol=1e-6)
+
+
+def test_binary_costs_get_cross_entropy():
+    model = small_model(goal_weight=0.0)
+    model.adapt(trial(cost="binary"))
+    assert model.cost_head.family == "binary"
+
+
+def test_early_stopping_keeps_the_best_weights():
+    data = trial(rows=1500)
+    model = small_model(goal_weight=0.0, optimizer=keras.optimizers.Adam(0.05))
+    history = model.fit(data, batch_size=100, epochs=60, early_stopping=2, verbose=0).history
+    assert len(history["val_loss"]) < 60
+    valid = data.split([0.8, 0.2], model.seed)[1]
+    best = model.evaluate(valid, return_dict=True)["loss"]
+    np.testing.assert_allclose(best, min(history["val_loss"]), rtol=1e-5)
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(fitted):
+    model, data, _ = fitted
+    one = model.evaluate(data, return_dict=True, batch_size=10_000)
+    two = model.evaluate(data, return_dict=True, batch_size=333)
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], rtol=1e-5)
+
+
+def test_dataset_and_arrays_are_accepted():
+    data = trial()
+    batches = data.batches(400, shuffle=True, drop_remainder=True)
+    model = small_model()
+    history = model.fit(batches, epochs=1, validation_data=data, verbose=0).history
+    assert np.isfinite(history["val_goal"][0])
+    y = {"treatment": data.treatment, "response": data.response, "cost": data.cost}
+    matrix = np.stack([data.features[f"x{i}"] for i in range(4)], axis=1)
+    model = small_model()
+    model.fit(matrix, y, batch_size=400, epochs=1, verbose=0)
+    assert model.predict(matrix[:7], verbose=0)["cost"].shape == (7, 2)
+
+
+def test_any_keras_model_as_backbone(tmp_path):
+    backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "tanh")])
+    model = AllocationModel(2, backbone=backbone)
+    model.compile(goal_weight=1.0, budget=0.2)
+    data = trial()
+    model.fit(data, batch_size=400, epochs=1, verbose=0)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(
+        loaded.predict(data, verbose=0)["cost"], model.predict(data, verbose=0)["cost"]
+    )
+
+
+def test_surrogate_has_the_gradient_of_the_goal():
+    v, c = tf.Variable([[0.1, 0.2]]), tf.Variable([[0.3, 0.4]])
+    goal = GoalGradient(tf.constant(0.5), tf.constant([[1.0, -2.0]]), tf.constant([[3.0, 4.0]]), 0.0)
+    with tf.GradientTape() as tape:
+        value = surrogate(v, c, goal)
+    dv, dc = tape.gradient(value, [v, c])
+    np.testing.assert_array_equal(dv, goal.d_response)
+    np.testing.assert_array_equal(dc, goal.d_cost)
+
+
+def test_schedule_and_budget_callable():
+    model = small_model(
+        goal_weight=lambda step: tf.minimum(1.0, tf.cast(step, tf.float32) / 5),
+        budget=lambda step: 0.1 + 0.01 * tf.cast(step % 2, tf.float32),
+    )
+    history = model.fit(trial(), batch_size=400, epochs=1, verbose=0).history
+    assert np.isfinite(history["val_goal"][0])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: AllocationModel(0), "expected at least 1"),
+        (lambda: AllocationModel(2, heads="twin"), "heads='twin' is not known"),
+        (lambda: AllocationModel(2, cost_head="cubic"), "cost_head='cubic' is not known"),
+        (lambda: AllocationModel(2, response_head="cubic"), "response_head='cubic' is not known"),
+        (lambda: AllocationModel(2).compile(goal_weight=1.0), "needs a budget"),
+        (lambda: AllocationModel(2).compile(goal_weight=-1.0, budget=1.0), "not negative"),
+        (lambda: AllocationModel(2).compile(budget=(2.0, 1.0)), "low <= high"),
+        (lambda: AllocationModel(2).compile(budget=float("nan")), "finite cost per user"),
+        (lambda: AllocationModel(2).fit(trial()), "compile the model first"),
+        (lambda: AllocationModel(2).predict(np.ones((2, 2))), "has no network yet"),
+        (lambda: small_model(arms=3).fit(trial()), "num_treatments=3"),
+        (lambda: AllocationModel(2, backbone="huge").adapt(trial()), "backbone='huge' is not known"),
+        (lambda: small_model().fit(np.ones((4, 1)), {"treatment": [0, 1, 0, 1]}), "must be a dict"),
+    ],
+)
+def test_messages(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,35 @@
+"""`import tfalloc` says nothing and names what it offers."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import tfalloc
+
+
+def run(code):
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+
+
+def test_import_is_quiet_and_lazy():
+    result = run("import sys, tfalloc; print('tensorflow' in sys.modules)")
+    assert (result.stdout, result.stderr) == ("False\n", "")
+
+
+def test_first_use_is_quiet():
+    result = run("import tfalloc; tfalloc.AllocationModel; tfalloc.mckp.solve")
+    assert (result.stdout, result.stderr) == ("", "")
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(AttributeError, match="has no attribute 'AlocationModel'"):
+        tfalloc.AlocationModel  # noqa: B018
+
+
+def test_dir_lists_the_public_names():
+    assert set(dir(tfalloc)) == set(tfalloc.__all__)

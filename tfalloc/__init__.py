@@ -1,0 +1,60 @@
+"""Spend a marketing budget on the right users.
+
+`tfalloc` learns, from a randomised trial, who should get which coupon, reward or discount so that
+a fixed budget brings the most response, and trains its predictions *through* that allocation.
+
+    data       RCTData: a validated trial          datasets   simulations with known truth, trials
+    mckp       exact budgeted assignment           outcome    what a policy would have brought
+    gradients  of the outcome by predictions       models     AllocationModel, a keras.Model
+    evaluation intervals, curves, comparisons      export     SavedModel for serving
+
+Modules load when first used, so that `import tfalloc` costs nothing beyond its dependencies.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from tfalloc._version import __version__
+
+# Before TensorFlow loads: notes on CPU features and absent GPUs are not worth a line each; warnings
+# and errors stay. A setting of the user's own wins.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+
+_MODULES = ("data", "datasets", "evaluation", "export", "gradients", "mckp", "models", "outcome")
+_NAMES = {"RCTData": "tfalloc.data", "AllocationModel": "tfalloc.models"}
+
+__all__ = [
+    "AllocationModel",
+    "RCTData",
+    "__version__",
+    "data",
+    "datasets",
+    "evaluation",
+    "export",
+    "gradients",
+    "mckp",
+    "models",
+    "outcome",
+]
+
+if TYPE_CHECKING:
+    from tfalloc import data, datasets, evaluation, export, gradients, mckp, models, outcome
+    from tfalloc.data import RCTData
+    from tfalloc.models import AllocationModel
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"tfalloc.{name}")
+    if name in _NAMES:
+        value = getattr(importlib.import_module(_NAMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'tfalloc' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
