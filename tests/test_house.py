@@ -10,11 +10,21 @@ import pytest
 import tfalloc
 
 PACKAGE = Path(tfalloc.__file__).parent
-ORDER = (
-    "data datasets mckp outcome gradients models baselines evaluation export scale cli".split()
-)
+ORDER = [
+    "data",
+    "datasets",
+    "mckp",
+    "outcome",
+    "gradients",
+    "models",
+    "baselines",
+    "evaluation",
+    "export",
+    "scale",
+    "cli",
+]
 PURE = {"mckp", "outcome", "gradients"}
-IMPURE_IMPORTS = {"keras", "pandas", "pathlib", "os", "io", "pyarrow"}
+IMPURE_IMPORTS = {"keras", "pandas", "pathlib", "io", "pyarrow"}
 MAX_LINES = 650
 
 

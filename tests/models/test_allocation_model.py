@@ -6,10 +6,9 @@ import pytest
 import tensorflow as tf
 
 from tfalloc.data import RCTData
-from tfalloc.gradients import FiniteDifference
+from tfalloc.gradients import FiniteDifference, GoalGradient
 from tfalloc.models import AllocationModel
 from tfalloc.models.objective import surrogate
-from tfalloc.gradients import GoalGradient
 
 
 def trial(rows=2000, arms=2, seed=0, strings=False, cost="random"):
@@ -18,7 +17,9 @@ def trial(rows=2000, arms=2, seed=0, strings=False, cost="random"):
     t = rng.integers(0, arms, rows)
     rate = 1 / (1 + np.exp(2 - x[:, 0] - 0.8 * t * (x[:, 1] > 0)))
     y = (rng.random(rows) < rate).astype(float)
-    z = {"random": rng.random(rows) * t, "fixed": 0.5 * t, "binary": (rng.random(rows) < 0.3 * t)}[cost]
+    z = {"random": rng.random(rows) * t, "fixed": 0.5 * t, "binary": (rng.random(rows) < 0.3 * t)}[
+        cost
+    ]
     features = {f"x{i}": x[:, i] for i in range(4)}
     if strings:
         features["place"] = np.where(x[:, 2] > 0, "town", "land")
@@ -44,7 +45,14 @@ def test_fit_reports_losses_goal_and_validation(fitted):
     history = fitted[2].history
     for name in ("loss", "response_loss", "cost_loss", "goal", "alpha"):
         assert len(history[name]) == 2 and np.all(np.isfinite(history[name]))
-    for name in ("val_loss", "val_response_loss", "val_goal", "val_cost", "val_alpha", "val_matched"):
+    for name in (
+        "val_loss",
+        "val_response_loss",
+        "val_goal",
+        "val_cost",
+        "val_alpha",
+        "val_matched",
+    ):
         assert np.all(np.isfinite(history[name]))
 
 
@@ -111,8 +119,11 @@ def test_costs_known_in_advance_are_not_learned():
     model = small_model(goal_weight=0.0)
     model.fit(trial(cost="fixed"), batch_size=400, epochs=1, verbose=0)
     assert model.cost_head.family == "constant"
-    np.testing.assert_allclose(model.predict(trial(rows=20, cost="fixed"), verbose=0)["cost"],
-                               np.tile([[0.0, 0.5]], (20, 1)), rtol=1e-6)
+    np.testing.assert_allclose(
+        model.predict(trial(rows=20, cost="fixed"), verbose=0)["cost"],
+        np.tile([[0.0, 0.5]], (20, 1)),
+        rtol=1e-6,
+    )
 
 
 def test_binary_costs_get_cross_entropy():
@@ -167,7 +178,9 @@ def test_any_keras_model_as_backbone(tmp_path):
 
 def test_surrogate_has_the_gradient_of_the_goal():
     v, c = tf.Variable([[0.1, 0.2]]), tf.Variable([[0.3, 0.4]])
-    goal = GoalGradient(tf.constant(0.5), tf.constant([[1.0, -2.0]]), tf.constant([[3.0, 4.0]]), 0.0)
+    goal = GoalGradient(
+        tf.constant(0.5), tf.constant([[1.0, -2.0]]), tf.constant([[3.0, 4.0]]), 0.0
+    )
     with tf.GradientTape() as tape:
         value = surrogate(v, c, goal)
     dv, dc = tape.gradient(value, [v, c])
@@ -198,7 +211,10 @@ def test_schedule_and_budget_callable():
         (lambda: AllocationModel(2).fit(trial()), "compile the model first"),
         (lambda: AllocationModel(2).predict(np.ones((2, 2))), "has no network yet"),
         (lambda: small_model(arms=3).fit(trial()), "num_treatments=3"),
-        (lambda: AllocationModel(2, backbone="huge").adapt(trial()), "backbone='huge' is not known"),
+        (
+            lambda: AllocationModel(2, backbone="huge").adapt(trial()),
+            "backbone='huge' is not known",
+        ),
         (lambda: small_model().fit(np.ones((4, 1)), {"treatment": [0, 1, 0, 1]}), "must be a dict"),
     ],
 )

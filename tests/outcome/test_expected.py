@@ -47,7 +47,12 @@ def test_tolerance_stops_early():
         trial = random_trial(rng, dyadic=False)
         expected = algorithm1.solve(*trial.lists(), 0.5, 1.0, 12, tolerance=0.05)
         result = outcome.expected_outcome(
-            *trial.tensors(), 1 / trial.w, budget=0.5, alpha_max=1.0, max_iterations=12, tolerance=0.05
+            *trial.tensors(),
+            1 / trial.w,
+            budget=0.5,
+            alpha_max=1.0,
+            max_iterations=12,
+            tolerance=0.05,
         )
         assert float(result.alpha) == expected[1]
         assert bool(result.converged) == expected[4]
@@ -102,12 +107,21 @@ def test_nary_with_one_point_is_bisection_without_its_last_digit_rule():
     for _ in range(50):
         trial = random_trial(rng, dyadic=True)
         one = outcome.expected_outcome(
-            *trial.tensors(), 1 / trial.w, budget=0.5, method="nary", num_points=1,
-            alpha_max=1.0, max_iterations=10,
+            *trial.tensors(),
+            1 / trial.w,
+            budget=0.5,
+            method="nary",
+            num_points=1,
+            alpha_max=1.0,
+            max_iterations=10,
         )
         two = outcome.expected_outcome(
-            *trial.tensors(), 1 / trial.w, budget=0.5, method="bisection",
-            alpha_max=1.0, max_iterations=10,
+            *trial.tensors(),
+            1 / trial.w,
+            budget=0.5,
+            method="bisection",
+            alpha_max=1.0,
+            max_iterations=10,
         )
         assert float(one.alpha) == float(two.alpha)
 
@@ -115,7 +129,7 @@ def test_nary_with_one_point_is_bisection_without_its_last_digit_rule():
 def test_nary_brackets_the_budget():
     rng = np.random.default_rng(11)
     trial = believable_trial(rng, rows=4000, arms=4)
-    kwargs = dict(budget=0.25, alpha_max=4.0, max_iterations=24)
+    kwargs = {"budget": 0.25, "alpha_max": 4.0, "max_iterations": 24}
     nary = outcome.expected_outcome(*trial.tensors(), 1 / trial.w, method="nary", **kwargs)
     path = outcome.expected_outcome(*trial.tensors(), 1 / trial.w, method="path", budget=0.25)
     assert abs(float(nary.cost) - 0.25) < 0.02
@@ -144,7 +158,10 @@ def test_estimators():
             *trial.tensors(), p, budget=0.25, method="path", estimator=estimator
         )
         alpha = np.nextafter(float(q.alpha), np.inf)
-        s = np.array([algorithm1.assigned(v, c, alpha) for v, c in zip(trial.v, trial.c)]) == trial.t
+        s = (
+            np.array([algorithm1.assigned(v, c, alpha) for v, c in zip(trial.v, trial.c)])
+            == trial.t
+        )
         w = np.ones(500) if estimator == "matched" else 1 / p
         n = 500 if estimator == "ht" else np.sum(w[s])
         np.testing.assert_allclose(q.response, np.sum((w * trial.y)[s]) / n, atol=1e-12)
@@ -161,7 +178,6 @@ def test_propensity_weights_remove_the_bias_of_plain_means():
     c = np.stack([0 * u, 1 + 0 * u], 1)
     p1 = 0.85
     t = (rng.random(n) < p1).astype(int)
-    y = (rng.random(n) < v[np.arange(n), t]).astype(float)
     z = c[np.arange(n), t]
     p = np.where(t == 1, p1, 1 - p1)
     truth = np.mean(0.6 * u > alpha)
@@ -194,7 +210,9 @@ def test_intervals_cover():
 
 def test_an_arm_without_rows_and_empty_match():
     v, c = np.array([[0.1, 0.9]] * 3), np.array([[0.0, 0.1]] * 3)
-    q = outcome.expected_outcome(v, c, [0, 0, 0], np.ones(3), np.zeros(3), budget=1.0, alpha_max=1.0)
+    q = outcome.expected_outcome(
+        v, c, [0, 0, 0], np.ones(3), np.zeros(3), budget=1.0, alpha_max=1.0
+    )
     assert int(q.num_matched) == 0
     assert math.isnan(float(q.response)) and math.isnan(float(q.cost))
     assert not bool(q.converged)
@@ -213,7 +231,13 @@ def test_eager_graph_and_xla_agree_with_unknown_batch(method, dtype):
     rng = np.random.default_rng(29)
     trial = random_trial(rng, dyadic=True, rows=40, arms=3)
     v, c, t, y, z = trial.tensors()
-    args = [tf.cast(v, dtype), tf.cast(c, dtype), tf.cast(t, tf.int32), tf.cast(y, dtype), tf.cast(z, dtype)]
+    args = [
+        tf.cast(v, dtype),
+        tf.cast(c, dtype),
+        tf.cast(t, tf.int32),
+        tf.cast(y, dtype),
+        tf.cast(z, dtype),
+    ]
     spec = [tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in args]
 
     def call(*a):

@@ -87,7 +87,7 @@ class FiniteDifference:
                 )
         if num_entries is not None and num_entries < 1:
             raise ValueError(
-                f"num_entries={num_entries!r}: expected a positive number of entries, or None for all."
+                f"num_entries={num_entries!r}: expected a positive number of entries, or None."
             )
         if alpha_max is not None and not 0.0 < alpha_max < float("inf"):
             raise ValueError(
@@ -252,7 +252,9 @@ def _mask(shape: tf.Tensor, num_entries: int, seed: Tensor | None) -> tf.Tensor:
         raise ValueError(
             f"num_entries={num_entries} draws entries at random: pass seed=(a, b), two integers."
         )
-    keys = tf.random.stateless_uniform([2, shape[0] * shape[1]], tf.cast(seed, tf.int32), alg="philox")
+    keys = tf.random.stateless_uniform(
+        [2, shape[0] * shape[1]], tf.cast(seed, tf.int32), alg="philox"
+    )
     # Ranks, not a threshold: equal float32 keys must not change the number of entries.
     ranks = tf.argsort(tf.argsort(keys, axis=1, stable=True), axis=1)
     v, c = tf.unstack(tf.reshape(ranks < num_entries, [2, shape[0], shape[1]]))

@@ -92,8 +92,8 @@ class AllocationModel(keras.Model):
         self.heads = heads
         self.seed = seed
         self.preprocessor = preprocessor
-        self.network: keras.Model | None = None
-        self._families = {"response": response_head, "cost": cost_head}
+        self.network: Any = None  # a functional model once the number of features is known
+        self._families: dict[str, Any] = {"response": response_head, "cost": cost_head}
         self._heads: dict[str, Head] = {}
         self._trackers = {
             name: keras.metrics.Mean(name=name)
@@ -291,7 +291,9 @@ class AllocationModel(keras.Model):
             seed=objective.step_seed(self.seed + 1, step),
         )
 
-    def _prediction_losses(self, raw: Any, targets: dict[str, Any], sample_weight: Any) -> dict[str, Any]:
+    def _prediction_losses(
+        self, raw: Any, targets: dict[str, Any], sample_weight: Any
+    ) -> dict[str, Any]:
         """Mean prediction loss of each outcome, scalars; rows weigh `sample_weight`."""
         losses = {}
         for name, head in self._heads.items():
@@ -361,7 +363,7 @@ class AllocationModel(keras.Model):
         train = as_batches(
             x,
             self.preprocessor,
-            min(batch_size, len(x)) if batch_size else None,
+            1 if batch_size is None else min(batch_size, len(x)),  # a dataset has its own batches
             shuffle=shuffle,
             seed=self.seed,
             drop_remainder=True,
@@ -462,7 +464,8 @@ class AllocationModel(keras.Model):
 
     def make_predict_function(self, force: bool = False) -> Any:
         """Without XLA: the last batch has another shape, and compiling it anew costs seconds."""
-        jit_compile, self.jit_compile = self.jit_compile, False
+        jit_compile: bool = self.jit_compile  # type: ignore[has-type]
+        self.jit_compile = False
         try:
             return super().make_predict_function(force)
         finally:
@@ -479,7 +482,11 @@ class AllocationModel(keras.Model):
         if preprocessor is not None:
             preprocessor = keras.saving.serialize_keras_object(preprocessor)
         return {
-            **{key: value for key, value in super().get_config().items() if key in ("name", "dtype")},
+            **{
+                key: value
+                for key, value in super().get_config().items()
+                if key in ("name", "dtype")
+            },
             "num_treatments": self.num_treatments,
             "backbone": backbone,
             "heads": self.heads,

@@ -7,7 +7,7 @@
     constant      mean of the arm                                0 (a cost known in advance)
 
 At raw = 0 every family predicts the arm's mean in the trial. Squared errors are divided by the
-outcome's scale, so that a loss has no unit and a `goal_weight` means the same in cents and in euros.
+outcome's scale, so that a loss has no unit, whether costs are counted in cents or in euros.
 """
 
 from __future__ import annotations

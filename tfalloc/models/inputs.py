@@ -72,7 +72,7 @@ def _text(column: np.ndarray) -> np.ndarray:
 def as_batches(
     x: Any,
     preprocessor: keras.Model | None,
-    batch_size: int | None,
+    batch_size: int,
     *,
     targets: bool = True,
     **options: Any,
@@ -107,5 +107,7 @@ def _columns(features: Any) -> Any:
     columns = {}
     for name, column in features.items():
         column = np.asarray(column)
-        columns[name] = column.astype(np.float32) if column.dtype.kind in "biuf" else column.astype(str)
+        columns[name] = (
+            column.astype(np.float32) if column.dtype.kind in "biuf" else column.astype(str)
+        )
     return columns

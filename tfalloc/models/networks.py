@@ -28,7 +28,9 @@ class ParallelHeads(keras.layers.Layer):
     what is known of each arm, not from the noise of initial weights.
     """
 
-    def __init__(self, num_heads: int, units: int = HEAD_UNITS, seed: int | None = None, **kwargs: Any):
+    def __init__(
+        self, num_heads: int, units: int = HEAD_UNITS, seed: int | None = None, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         self.num_heads, self.units, self.seed = num_heads, units, seed
         self.hidden = keras.layers.Dense(

@@ -11,7 +11,9 @@ import tensorflow as tf
 from tfalloc.outcome import expected_outcome
 
 
-def whole_set_outcome(model: Any, batches: tf.data.Dataset, budget: float | None) -> dict[str, float]:
+def whole_set_outcome(
+    model: Any, batches: tf.data.Dataset, budget: float | None
+) -> dict[str, float]:
     """Prediction losses, and the goal at a budget by the exact curve (method "path").
 
     Args:
@@ -37,15 +39,21 @@ def whole_set_outcome(model: Any, batches: tf.data.Dataset, budget: float | None
             share = tf.ones_like(targets["cost"]) if share is None else share
             if sample_weight is not None:
                 share = share / sample_weight
-            columns = (predictions["response"], predictions["cost"])
-            columns += (targets["treatment"], targets["response"], targets["cost"], share)
+            columns = (
+                predictions["response"],
+                predictions["cost"],
+                targets["treatment"],
+                targets["response"],
+                targets["cost"],
+                share,
+            )
             kept.append(tuple(np.asarray(column) for column in columns))
     if not total:
         raise ValueError("the data set to evaluate is empty (0 batches).")
     logs = {name: value / total for name, value in sums.items()}
     if budget is not None:
-        columns = [np.concatenate(parts) for parts in zip(*kept, strict=True)]
-        outcome = expected_outcome(*columns, budget=budget, method="path")
+        v, c, t, y, z, p = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+        outcome = expected_outcome(v, c, t, y, z, p, budget=budget, method="path")
         logs["goal"] = float(outcome.response)
         logs["cost"] = float(outcome.cost)
         logs["alpha"] = float(outcome.alpha)

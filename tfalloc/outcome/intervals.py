@@ -102,9 +102,7 @@ def received(matrix: tf.Tensor, treatment: tf.Tensor) -> tf.Tensor:
     return tf.gather(matrix, treatment, axis=1, batch_dims=1)
 
 
-def match_intervals(
-    pred_response: Tensor, pred_cost: Tensor, treatment: Tensor
-) -> MatchIntervals:
+def match_intervals(pred_response: Tensor, pred_cost: Tensor, treatment: Tensor) -> MatchIntervals:
     """Shadow prices at which `argmax(v - alpha c)` equals the arm received in the trial.
 
     Args:

@@ -72,9 +72,7 @@ class Grid(NamedTuple):
         """The ticks at which each row of the trial is matched, [B]."""
         value, price, arm = trial.value, trial.price, trial.treatment
         each = self.bounds(rivals(received(value, arm), received(price, arm), value, price, arm))
-        return TickIntervals(
-            tf.reduce_max(each.after, axis=-1), tf.reduce_min(each.until, axis=-1)
-        )
+        return TickIntervals(tf.reduce_max(each.after, axis=-1), tf.reduce_min(each.until, axis=-1))
 
 
 def make_grid(alpha_max: tf.Tensor, iterations: int) -> Grid:
