@@ -1,0 +1,160 @@
+"""`save`: what it accepts and refuses, and that it leaves all or nothing."""
+
+import json
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from tests.export.conftest import make_trial
+from tfalloc import export
+from tfalloc.data import RCTData
+from tfalloc.export import saving
+from tfalloc.models import AllocationModel
+
+
+def tree(directory):
+    return sorted(str(p.relative_to(directory)) for p in directory.rglob("*"))
+
+
+def adapted(columns):
+    rng = np.random.default_rng(0)
+    arm = rng.integers(0, 2, 100)
+    data = RCTData({n: rng.normal(size=100) for n in columns}, arm, rng.integers(0, 2, 100), arm)
+    model = AllocationModel(2, backbone="small")
+    model.adapt(data)
+    return model, data
+
+
+@pytest.mark.parametrize("kind", ["frame", "columns"])
+def test_every_kind_of_population_gives_the_same_table(exported, tmp_path, kind):
+    columns = exported.data.features
+    population = pd.DataFrame({**columns, "other": 1}) if kind == "frame" else columns
+    export.save(exported.model, tmp_path / "m", population=population)
+    one = export.load_table(tmp_path / "m")
+    two = export.load_table(exported.path["predicted"])
+    np.testing.assert_allclose(one.cost, two.cost, rtol=1e-6)
+
+
+def test_metadata(exported):
+    contents = json.loads((exported.path["trial"] / "assets.extra/policy.json").read_text())
+    assert contents["treatment_names"] == ["0", "1", "2"]
+    assert contents["calibration"] == "trial" and contents["budget_unit"] == "cost per user"
+    kinds = {feature["name"]: feature["kind"] for feature in contents["features"]}
+    assert kinds == {"x0": "numeric", "x1": "numeric", "x2": "numeric", "place": "string"}
+    assert contents["population_rows"] == contents["trial_rows"] == len(exported.data)
+    assert contents["least_budget"] < contents["most_budget"]
+    assert contents["versions"]["tensorflow"] == tf.__version__
+    assert str(exported.path["trial"].parent) not in json.dumps(contents)
+
+
+@pytest.mark.parametrize("name", ["policy_alpha", "policy_budget", "policy budget"])
+def test_collisions_are_refused(tmp_path, name):
+    model, data = adapted(["x", name])
+    with pytest.raises(ValueError, match="name of a policy input"):
+        export.save(model, tmp_path / "m", population=data)
+    assert tree(tmp_path) == []
+
+
+def test_names_that_become_equal_are_refused(tmp_path):
+    model, data = adapted(["a b", "a_b"])
+    with pytest.raises(ValueError, match="would both be served as 'a_b'"):
+        export.save(model, tmp_path / "m", population=data)
+
+
+def test_existing_paths(tmp_path):
+    model, data = adapted(["x"])
+    target = tmp_path / "deep" / "m"
+    export.save(model, target, population=data, treatment_names=["none", "mail"])
+    assert tree(tmp_path / "deep")[0] == "m" and len(list((tmp_path / "deep").iterdir())) == 1
+    assert os.stat(target).st_mode & 0o055
+    before = (target / "saved_model.pb").read_bytes()
+    with pytest.raises(ValueError, match="exists; expected a new directory"):
+        export.save(model, target, population=data)
+    assert (target / "saved_model.pb").read_bytes() == before
+    export.save(model, target, population=data, overwrite=True, treatment_names=["a", "b"])
+    contents = json.loads((target / "assets.extra/policy.json").read_text())
+    assert contents["treatment_names"] == ["a", "b"]
+    assert len(list((tmp_path / "deep").iterdir())) == 1
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    with pytest.raises(ValueError, match="is not a SavedModel"):
+        export.save(model, tmp_path / "other", population=data, overwrite=True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_failing_export_leaves_things_as_they_were(tmp_path, monkeypatch, overwrite):
+    model, data = adapted(["x"])
+    target = tmp_path / "deep" / "m"
+    if overwrite:
+        export.save(model, target, population=data)
+    before = tree(tmp_path)
+
+    def fail(*_):
+        raise RuntimeError("disk on fire")
+
+    monkeypatch.setattr(saving, "_verify", fail)
+    with pytest.raises(RuntimeError, match="disk on fire"):
+        export.save(model, target, population=data, overwrite=overwrite)
+    assert tree(tmp_path) == before
+    if overwrite:
+        assert tf.saved_model.load(str(target)).signatures
+
+
+def test_a_model_that_answers_differently_is_not_exported(tmp_path, monkeypatch):
+    model, data = adapted(["x"])
+    write = saving.Server.save
+
+    def tampered(self, directory):
+        self.model_variables[-1].assign_add(tf.ones_like(self.model_variables[-1]))
+        write(self, directory)
+        self.model_variables[-1].assign_sub(tf.ones_like(self.model_variables[-1]))
+
+    monkeypatch.setattr(saving.Server, "save", tampered)
+    with pytest.raises(RuntimeError, match="does not answer like the model in memory"):
+        export.save(model, tmp_path / "m", population=data)
+    assert tree(tmp_path) == []
+
+
+def test_messages(exported, tmp_path):
+    model, data = exported.model, exported.data
+    columns = data.features
+    empty = {name: column[:0] for name, column in columns.items()}
+    gaps = {**columns, "x0": np.where(np.arange(len(data)) == 3, np.nan, columns["x0"])}
+    cases = [
+        ({"calibration": "guess"}, "calibration='guess' is not known"),
+        ({"population": columns, "calibration": "trial"}, "expected trial=RCTData"),
+        ({"trial": data}, "does not use it"),
+        ({"trial": columns, "calibration": "trial"}, "trial is a dict"),
+        ({"trial": make_trial(arms=2), "calibration": "trial"}, "has 2 treatments, but the model"),
+        ({"treatment_names": ["a", "b"]}, "expected 3 different labels"),
+        ({"population": {"x0": columns["x0"]}}, "has no column 'x1'"),
+        ({"population": columns["x0"]}, "takes named columns"),
+        ({"population": make_trial(matrix=True)}, "has one matrix as features"),
+        ({"population": {**columns, "x0": columns["x0"][:3]}}, "expected equal lengths"),
+        ({"population": {**columns, "x0": columns["place"]}}, "expected numbers"),
+        ({"population": {**columns, "place": columns["x0"]}}, "expected strings"),
+        ({"population": empty}, "is empty"),
+        ({"population": gaps}, "NaN or infinite \\(first: row 3\\)"),
+        ({"budgets": (-2.0, -1.0)}, "are infeasible"),
+        ({"path": "gs://bucket/model"}, "is remote"),
+        ({"model": AllocationModel(2)}, "has no network yet"),
+        ({"model": object()}, "object does not declare its inputs"),
+    ]
+    for changed, message in cases:
+        chosen = {"model": model, "path": tmp_path / "m", "population": data, **changed}
+        with pytest.raises(ValueError, match=message) as caught:
+            export.save(chosen.pop("model"), chosen.pop("path"), **chosen)
+        assert "\n" not in str(caught.value)
+    assert tree(tmp_path) == []
+
+
+def test_load_table_refuses_other_directories(tmp_path):
+    with pytest.raises(ValueError, match="expected a directory written by"):
+        export.load_table(tmp_path)
+    (tmp_path / "assets.extra").mkdir()
+    (tmp_path / "assets.extra" / "policy.json").write_text('{"table": ')
+    with pytest.raises(ValueError, match="is damaged"):
+        export.load_table(tmp_path)

@@ -1,0 +1,188 @@
+"""`save`: a trained model to a SavedModel that allocates within a budget."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfalloc.data import RCTData
+from tfalloc.export import metadata
+from tfalloc.export.budget_table import BudgetTable, fit_table
+from tfalloc.export.cost_curve import predicted_curve, trial_curve
+from tfalloc.export.directory import appearing, check_target
+from tfalloc.export.inputs import Inputs, inputs_of
+from tfalloc.export.population import Predicted, first_rows, predict_rows
+from tfalloc.export.signatures import ALPHA, BUDGET, Server
+
+CALIBRATIONS = ("predicted", "trial")
+
+# Rows on which the written model is compared with the one in memory.
+VERIFY_ROWS = 16
+
+
+def save(
+    model: Any,
+    path: str | os.PathLike[str],
+    *,
+    population: Any,
+    budgets: tuple[float, float] | None = None,
+    calibration: str = "predicted",
+    trial: RCTData | None = None,
+    treatment_names: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Writes a SavedModel for TensorFlow Serving or any TensorFlow runtime.
+
+    Signatures; every input and output has one entry per user, [batch] unless noted:
+
+        serving_default, serve    features                 response, cost   [batch, K]
+        allocate                  features, policy_alpha   treatment, response, cost
+        allocate_for_budget       features, policy_budget  ... and alpha, clamped
+
+    Features are one input per column, float32 or string, or `features` [batch, F] for a matrix;
+    names that TensorFlow does not allow are changed (`inputs.argument_name`). `treatment` is int32,
+    response and cost are of the chosen arm, `alpha` is the float32 price used, `clamped` is bool.
+
+    A policy budget is cost per user. It buys the smallest tabled alpha at which spend on the
+    population, as predicted or as the trial estimates it, does not exceed it. Below the cheapest
+    policy the largest alpha is used (and overspends), above the dearest useful one alpha is 0;
+    both set `clamped`. A NaN budget is below the range; a negative or non-finite `policy_alpha`
+    becomes the table's largest.
+
+    Args:
+      model: `AllocationModel`, or a functional Keras model to {"response", "cost"} [batch, K].
+      path: directory to write; it appears only when complete and verified.
+      population: rows like those to be served: `RCTData` (sample weights count), a data frame, a
+        dict of columns, or a matrix.
+      budgets: (low, high), cost per user: makes the table finer there.
+      calibration: "predicted": spend is the mean predicted cost. "trial": the trial's estimate,
+        right even if predicted costs are biased, but noisy.
+      trial: randomised rows for calibration="trial", best not those trained on; None: the
+        population, if that is `RCTData`.
+      treatment_names: [K] labels; None: those of the trial or population, else "0", "1", ...
+      overwrite: whether an existing SavedModel is replaced.
+
+    Raises:
+      ValueError: if the path exists, the model is not trained, a feature column has the name of a
+        policy input, columns are missing, or the budgets are infeasible.
+      RuntimeError: if the written model does not answer like the one in memory.
+
+    Source: Yan et al. 2023, Eq. 4; the table is ours.
+    """
+    target = check_target(path, overwrite)
+    trial = _check_calibration(calibration, trial, population)
+    inputs = inputs_of(model)
+    server = Server(model, inputs)
+    names = _names(treatment_names, trial, population, server.num_treatments)
+
+    rows = predict_rows(server.serve, population, inputs, "population")
+    curve = predicted_curve(rows.response, rows.cost, rows.weight)
+    recorded: Predicted | None = None
+    if trial is not None:
+        same = trial is population
+        recorded = rows if same else predict_rows(server.serve, trial, inputs, "trial")
+        curve = trial_curve(recorded.response, recorded.cost, recorded.trial, curve.largest_price)
+    table = fit_table(curve, budgets=budgets)
+    fallback = int(np.argmin(rows.cost.mean(axis=0, dtype=np.float64)))
+    server.add_policy(table, fallback)
+
+    contents = metadata.describe(
+        inputs,
+        table,
+        treatment_names=names,
+        fallback=fallback,
+        calibration=calibration,
+        budgets=budgets,
+        population_rows=len(rows.cost),
+        trial_rows=None if recorded is None else len(recorded.cost),
+    )
+    with appearing(target, overwrite) as directory:
+        server.save(str(directory))
+        metadata.write(directory, contents)
+        _verify(directory, server, population, inputs, table)
+
+
+def _check_calibration(calibration: str, trial: Any, population: Any) -> RCTData | None:
+    """The trial to calibrate with, or None."""
+    if calibration not in CALIBRATIONS:
+        raise ValueError(
+            f"calibration={calibration!r} is not known; expected one of {CALIBRATIONS}."
+        )
+    if trial is not None and not isinstance(trial, RCTData):
+        raise ValueError(
+            f"trial is a {type(trial).__name__}; expected RCTData, which has treatments and "
+            "outcomes beside the features."
+        )
+    if calibration == "predicted":
+        if trial is not None:
+            raise ValueError(
+                "trial was passed with calibration='predicted', which does not use it; pass "
+                "calibration='trial', or leave it out."
+            )
+        return None
+    if trial is not None:
+        return trial
+    if isinstance(population, RCTData):
+        return population
+    raise ValueError(
+        "calibration='trial' needs the outcomes of a trial; expected trial=RCTData: pass it, or "
+        "use calibration='predicted'."
+    )
+
+
+def _names(given: Any, trial: RCTData | None, population: Any, num_treatments: int) -> list[str]:
+    sources = [("trial", trial), ("population", population)]
+    for role, source in sources:
+        if isinstance(source, RCTData) and source.num_treatments != num_treatments:
+            raise ValueError(
+                f"the {role} has {source.num_treatments} treatments, but the model predicts "
+                f"{num_treatments}; expected the trial that it was trained on, or another like it."
+            )
+    if given is None:
+        found = [source for _, source in sources if isinstance(source, RCTData)]
+        return found[0].treatment_names if found else [str(k) for k in range(num_treatments)]
+    names = [given] if isinstance(given, str) else [str(name) for name in given]
+    if len(names) != num_treatments or len(set(names)) != num_treatments:
+        raise ValueError(
+            f"treatment_names={names}; expected {num_treatments} different labels, one for each "
+            "treatment of the model in order."
+        )
+    return names
+
+
+def _verify(
+    directory: Path, server: Server, population: Any, inputs: Inputs, table: BudgetTable
+) -> None:
+    """Reloads what was written and compares every signature on a few rows, and on none."""
+    loaded = tf.saved_model.load(str(directory))
+    arguments = first_rows(population, inputs, VERIFY_ROWS)
+    rows = int(next(iter(arguments.values())).shape[0])
+    knots = np.linspace(0, table.alpha.size - 1, rows).astype(int)
+    policies: dict[str, dict[str, Any]] = {
+        "serving_default": {},
+        "serve": {},
+        "allocate": {ALPHA: tf.constant(table.alpha[knots], tf.float32)},
+        "allocate_for_budget": {BUDGET: tf.constant(table.cost[knots], tf.float32)},
+    }
+    for name, policy in policies.items():
+        signature = loaded.signatures[name]
+        reference = server.endpoints["serve" if name == "serving_default" else name]
+        for count in (rows, 0):
+            sent = {key: value[:count] for key, value in {**arguments, **policy}.items()}
+            _compare(name, signature(**sent), reference(**sent), count)
+
+
+def _compare(name: str, answer: Any, wanted: Any, rows: int) -> None:
+    for key, expected in wanted.items():
+        given = answer.get(key)
+        same = given is not None and given.dtype == expected.dtype
+        if not same or not np.allclose(given, expected, rtol=1e-5, atol=1e-7):
+            raise RuntimeError(
+                f"the written model's signature {name!r} does not answer like the model in memory "
+                f"({key!r}, {rows} rows): {given} instead of {expected}; nothing was exported."
+            )
