@@ -3,6 +3,7 @@
 import json
 import os
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -36,6 +37,25 @@ def test_every_kind_of_population_gives_the_same_table(exported, tmp_path, kind)
     one = export.load_table(tmp_path / "m")
     two = export.load_table(exported.path["predicted"])
     np.testing.assert_allclose(one.cost, two.cost, rtol=1e-6)
+
+
+def test_a_model_read_from_a_file_and_a_streamed_weighted_population(exported, tmp_path):
+    frame = exported.data.frame().assign(weight=np.linspace(0.5, 2.0, len(exported.data)))
+    frame.drop(columns="propensity").to_parquet(tmp_path / "trial.parquet")
+    roles = {"treatment": "treatment", "response": "response", "cost": "cost"}
+    population = RCTData.from_parquet(
+        tmp_path / "trial.parquet", in_memory=False, sample_weight="weight", **roles
+    )
+    exported.model.save(tmp_path / "model.keras")
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    export.save(model, tmp_path / "m", population=population)
+    table = export.load_table(tmp_path / "m")
+    v, c = (exported.predicted[name].astype(np.float64) for name in ("response", "cost"))
+    for budget in np.linspace(table.cost[0], table.cost[-1], 20):
+        arms = np.argmax(v - table.lookup(budget)[0] * c, axis=1)
+        spent = np.average(c[np.arange(len(c)), arms], weights=frame["weight"])
+        assert budget - table.max_underspend - 1e-6 <= spent <= budget + 1e-6
+    export.save(model, tmp_path / "m", population=population, calibration="trial", overwrite=True)
 
 
 def test_metadata(exported):

@@ -172,4 +172,9 @@ def _sound_rows(model: Any, features: Any) -> tf.Tensor | None:
     return tf.reduce_all(tf.math.is_finite(matrix), axis=1, keepdims=True)
 
 
-_TABLES = (tf.lookup.StaticHashTable, tf.lookup.StaticVocabularyTable)
+_TABLES = (
+    tf.lookup.StaticHashTable,
+    tf.lookup.StaticVocabularyTable,
+    tf.lookup.experimental.MutableHashTable,
+    tf.lookup.experimental.DenseHashTable,
+)
