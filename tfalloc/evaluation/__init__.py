@@ -1,0 +1,18 @@
+"""What a policy achieves: outcomes at equal cost, curves and paired comparisons, with intervals."""
+
+from tfalloc.evaluation.compare import compare
+from tfalloc.evaluation.curves import outcome_curve
+from tfalloc.evaluation.plots import plot_outcome_curves, plot_treatment_mix
+from tfalloc.evaluation.policy import PolicyOutcome, policy_outcome
+from tfalloc.evaluation.truth import oracle_curve, true_curve
+
+__all__ = [
+    "PolicyOutcome",
+    "compare",
+    "oracle_curve",
+    "outcome_curve",
+    "plot_outcome_curves",
+    "plot_treatment_mix",
+    "policy_outcome",
+    "true_curve",
+]

@@ -1,0 +1,166 @@
+"""How far each row moves the estimate: influence functions at equal cost.
+
+With m_i the match of row i with the policy at alpha, the weighted means over matched rows,
+
+    V = sum w m y / sum w m,      C = sum w m z / sum w m,
+
+move by w_i m_i (y_i - V) / sum w m and w_i m_i (z_i - C) / sum w m when row i is reweighted. But
+alpha is not fixed: it solves C(alpha) = budget. By the implicit function theorem V then moves by
+
+    psi_i = w_i m_i [ (y_i - V) - mu (z_i - C) ] / sum w m,      mu = (dV/dalpha) / (dC/dalpha),
+
+and Var V = sum psi^2. That alpha makes rows enter and leave S adds only terms of order 1/N. Where
+the budget does not bind alpha stays at 0, and mu = 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tfalloc.evaluation._path import Path
+from tfalloc.evaluation._rows import Floats, Rows
+
+# Points of the path that enter the regression for mu.
+GRID_POINTS = 400
+
+# Half-widths of the window for mu, as shares of all events; the last one takes in the whole path.
+WINDOWS = (0.04, 0.08, 0.16, 0.32, 0.64, 2.0)
+# A window is wide enough if the change of C across it is so many standard errors of what the rows
+# that come and go there add to C,
+SIGNAL = 8.0
+# and mu so many of its own. But mu may be 0: beyond WIDE, better noisy than of another place.
+MU_SIGNAL = 4.0
+WIDE = 0.3
+
+
+class Slopes:
+    """mu = dV/dC along a path, at any of its points.
+
+    V and C are both regressed on the clock of events (locally linear, triangular kernel) and mu
+    is the ratio of slopes. Regressing V on C itself would not do: both move with the same rows,
+    whose y and z are correlated, so that over a short stretch the slope is that of the noise. The
+    clock is free of noise: an instrument. The window grows until the fall of C is clear.
+
+    Args:
+      path: of `make_path`.
+    """
+
+    def __init__(self, path: Path):
+        denominator = path.denominator
+        usable = np.flatnonzero(np.isfinite(denominator))
+        targets = np.linspace(path.events[0], path.events[-1], GRID_POINTS)
+        points = np.unique(np.searchsorted(path.events[usable], targets))
+        self._points = usable[points[points < usable.size]]
+        self._path = path
+
+    def at(self, index: int) -> float:
+        """Returns mu where the path steps from interval index - 1 to index.
+
+        Args:
+          index: number of an interval of the path, at least 1.
+
+        Returns:
+          Response per unit of cost; 0 if the cost never changes.
+        """
+        events = self._path.events
+        step = np.array([index - 1, index])
+        mu, clear, _ = self._slope(step, np.ones(2))
+        if clear:  # one big step of many users: the policy is a mixture of its two ends
+            return mu
+        centre, span = events[step].mean(), events[-1] - events[0]
+        clock = events[self._points]
+        for share in WINDOWS:
+            kernel = np.maximum(1.0 - np.abs(clock - centre) / (share * span), 0.0)
+            inside = np.flatnonzero(kernel)
+            if inside.size < 3 and share < WINDOWS[-1]:
+                continue
+            if inside.size < 2:
+                break
+            mu, clear, precise = self._slope(self._points[inside], kernel[inside])
+            if clear and (precise or share > WIDE):
+                break
+        return mu
+
+    def _slope(self, points: npt.NDArray[np.intp], kernel: Floats) -> tuple[float, bool, bool]:
+        """Ratio of the slopes of V and C on the clock; whether C's is clear, and mu precise."""
+        path, kernel = self._path, kernel / kernel.sum()
+        denominator = path.total if path.divides_by_total else path.weight[points]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            cost = path.spend[points] / denominator
+            response = path.response[points] / denominator
+        events = path.events[points]
+        lever = kernel * (events - kernel @ events)
+        fall, rise = float(lever @ cost), float(lever @ response)
+        if not np.isfinite(fall) or fall == 0.0:
+            return 0.0, False, False
+        mu = rise / fall
+        change = abs(fall) / float(lever @ events) * float(events[-1] - events[0])
+        # Standard errors of the changes, from one end of the window to the other, of C and of
+        # V - mu C: root of the sum of w^2 (a y + b z - level)^2 over the rows that come or go.
+        ones, z, zz, y, yy, yz = (path.noise[points[-1]] - path.noise[points[0]]).tolist()
+        v, c = (0.0, 0.0) if path.divides_by_total else (kernel @ response, kernel @ cost)
+        level = v - mu * c
+        noise_c = zz - 2.0 * c * z + c * c * ones
+        noise_v = yy - 2.0 * mu * yz + mu * mu * zz - 2.0 * level * (y - mu * z) + level**2 * ones
+        scale = path.total if path.divides_by_total else float(kernel @ path.weight[points])
+        change = (change * scale) ** 2
+        return (
+            mu,
+            change > SIGNAL**2 * noise_c,
+            mu * mu * change > MU_SIGNAL**2 * noise_v,
+        )
+
+
+def mean_and_influence(x: Floats, members: Floats, rows: Rows) -> tuple[float, Floats]:
+    """A weighted mean over matched rows and the influence of every row on it.
+
+    Hajek: mean = sum w m x / sum w m, influence w m (x - mean) / sum w m. Horvitz-Thompson:
+    mean = sum w m x / N, influence (w m x - s mean) / N with sample weights s.
+
+    Args:
+      x: [N], an outcome.
+      members: [N], match with the policy, in [0, 1].
+      rows: the trial.
+
+    Returns:
+      The mean, NaN if nothing is matched, and influences [N].
+    """
+    found = np.flatnonzero(members)  # of many arms few rows are matched
+    influence = np.zeros(x.size)
+    if not found.size:
+        return np.nan, np.full(x.size, np.nan)
+    w, outcome = rows.weight[found] * members[found], x[found]
+    if rows.estimator == "ht":
+        total = float(rows.sample_weight.sum())
+        mean = float(w @ outcome) / total
+        influence[found] = w * outcome / total
+        influence -= rows.sample_weight * (mean / total)
+    else:
+        matched = float(w.sum())
+        mean = float(w @ outcome) / matched
+        influence[found] = w * (outcome - mean) / matched
+    return mean, influence
+
+
+def centred(influence: Floats, rows: Rows) -> Floats:
+    """Removes from influences what fixed or estimated shares of the arms remove.
+
+    Where propensities are the observed shares (estimated, or arms of fixed size), an arm that got
+    more rows by chance does not count for more: psi_i - s_i G_t / sum_{t_i = t} s, with
+    G_t = sum_{t_i = t} psi, s the sample weights: the projection off the scores of the shares.
+
+    Args:
+      influence: [N].
+      rows: the trial.
+    """
+    if not rows.observed_shares:
+        return influence
+    sizes = np.where(rows.arm_weights > 0.0, rows.arm_weights, 1.0)
+    means = rows.arm_totals(influence) / sizes
+    return influence - rows.sample_weight * means[rows.treatment]
+
+
+def standard_error(influence: Floats) -> float:
+    """Square root of sum psi^2; the influences of a mean sum to zero."""
+    return float(np.sqrt(influence @ influence))

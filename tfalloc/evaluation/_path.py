@@ -1,0 +1,181 @@
+"""Outcomes of the policy at every shadow price, and the policy that meets a budget.
+
+Each row is matched (the policy picks the arm that it received in the trial) on one interval of
+alpha, `outcome.match_intervals`. One sort of the ends of all intervals and running sums give
+
+    W(alpha) = sum_S w,    Y(alpha) = sum_S w y,    Z(alpha) = sum_S w z
+
+for every alpha. Only the open intervals between neighbouring ends are kept: *at* an end some user
+is indifferent between two arms, and which way `argmax` breaks that tie is of no interest to an
+evaluation that randomises between both sides.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tfalloc.evaluation._rows import Floats, Rows
+from tfalloc.outcome import match_intervals
+
+# Rows of match intervals found at a time: bounds memory at 30 arms to some 200 MB.
+BLOCK_ROWS = 65_536
+
+# A matched cost this close to the budget (relative) meets it: rounding of running sums.
+ROUNDING = 1e-10
+
+
+class Path(NamedTuple):
+    """Sums over the matched rows on the M + 1 open intervals between M breakpoints of alpha.
+
+    Attributes:
+      lower, upper: [N], each row is matched between these; never if lower >= upper.
+      alpha: [M + 1], left end of each interval, ascending from 0; the last one reaches infinity.
+      events: [M + 1], number of interval ends passed: an even clock along the path.
+      weight: [M + 1], W.
+      response: [M + 1], Y.
+      spend: [M + 1], Z.
+      noise: [M + 1, 6], running sums of w^2 times 1, z, z^2, y, y^2 and y z over the rows that
+        came or went.
+      total: number of rows N, weighted by the sample weights.
+      divides_by_total: Horvitz-Thompson: means divide by N rather than by W.
+    """
+
+    lower: Floats
+    upper: Floats
+    alpha: Floats
+    events: Floats
+    weight: Floats
+    response: Floats
+    spend: Floats
+    noise: Floats
+    total: float
+    divides_by_total: bool
+
+    @property
+    def denominator(self) -> Floats:
+        """What divides the sums, [M + 1]; NaN where no row is matched."""
+        matched = np.where(self.weight > ROUNDING * self.total, self.weight, np.nan)
+        return np.where(np.isnan(matched), np.nan, self.total) if self.divides_by_total else matched
+
+    def costs(self) -> Floats:
+        """Estimated cost per user of each policy of the path, [M + 1]."""
+        rounding = ROUNDING * np.abs(self.spend).max()
+        return np.where(np.abs(self.spend) > rounding, self.spend, 0.0) / self.denominator
+
+    def members(self, alpha: float, dearer_share: float) -> Floats:
+        """How far each row is matched, [N]: a mixture of the policies on both sides of alpha."""
+        if np.isinf(alpha):
+            return ((self.upper == np.inf) & (self.lower < np.inf)).astype(np.float64)
+        above = (self.lower <= alpha) & (alpha < self.upper)
+        if dearer_share == 0.0:
+            return above.astype(np.float64)
+        below = (self.lower < alpha) & (alpha <= self.upper)
+        return (1.0 - dearer_share) * above + dearer_share * below
+
+
+class Crossing(NamedTuple):
+    """The policy of the path whose estimated cost meets a budget.
+
+    Attributes:
+      alpha: shadow price; 0 where the budget does not bind, inf where it is infeasible.
+      dearer_share: share of users for whom ties at alpha go to the dearer arm, so that the
+        estimated cost is the budget exactly and not one step below.
+      interval: the interval of the path that begins at alpha.
+      binds: whether some alpha costs more than the budget.
+      feasible: whether the cheapest assignment is within the budget.
+      num_crossings: how often the estimated cost crosses the budget.
+    """
+
+    alpha: float
+    dearer_share: float
+    interval: int
+    binds: bool
+    feasible: bool
+    num_crossings: int
+
+
+def make_path(value: npt.NDArray[Any], price: npt.NDArray[Any], rows: Rows) -> Path:
+    """Sorts the interval ends of all rows once.
+
+    Args:
+      value: [N, K], predicted response.
+      price: [N, K], predicted cost.
+      rows: the trial.
+    """
+    lower, upper = _intervals(value, price, rows.treatment)
+    np.maximum(lower, 0.0, out=lower)
+    live = np.flatnonzero(lower < upper)
+    leaving = live[upper[live] < np.inf]
+    row = np.concatenate([live, leaving])
+    sign = np.concatenate([np.ones(live.size), -np.ones(leaving.size)])
+    ends = np.concatenate([lower[live], upper[leaving]])
+    order = np.argsort(ends, kind="stable")
+    ends, row, sign = ends[order], row[order], sign[order]
+
+    # The last event of each distinct end; 0 is a breakpoint even if no interval begins there.
+    last = np.flatnonzero(np.append(ends[1:] != ends[:-1], True)) if ends.size else np.empty(0, int)
+    starts_at_zero = bool(ends.size and ends[0] == 0.0)
+    alpha = ends[last] if starts_at_zero else np.concatenate([[0.0], ends[last]])
+
+    def running(x: Floats) -> Floats:
+        sums = np.cumsum(x)[last]
+        return sums if starts_at_zero else np.concatenate([[0.0], sums])
+
+    w, y, z = rows.weight[row], rows.response[row], rows.cost[row]
+    wy, wz = w * y, w * z
+    return Path(
+        lower=lower,
+        upper=upper,
+        alpha=alpha,
+        events=running(np.ones(row.size)),
+        weight=running(sign * w),
+        response=running(sign * wy),
+        spend=running(sign * wz),
+        noise=np.stack(
+            [running(a) for a in (w * w, w * wz, wz * wz, w * wy, wy * wy, wy * wz)], axis=1
+        ),
+        total=float(rows.sample_weight.sum()),
+        divides_by_total=rows.estimator == "ht",
+    )
+
+
+def find_crossing(path: Path, budget: float) -> Crossing:
+    """Finds the smallest alpha above which the estimated cost never exceeds the budget.
+
+    The same alpha as `outcome.expected_outcome(method="path")`; the policies just below and just
+    above it are mixed so that the estimated cost equals the budget.
+
+    Args:
+      path: of `make_path`.
+      budget: cost per user.
+    """
+    # With an empty matched set there is no cost, hence none above the budget.
+    scale = path.total if path.divides_by_total else path.weight
+    excess = path.spend - budget * scale
+    slack = ROUNDING * (np.abs(path.spend).max() + abs(budget) * path.total)
+    above = excess > slack
+    crossings = int(np.count_nonzero(above[1:] != above[:-1]))
+    if not above.any():
+        return Crossing(0.0, 0.0, 0, False, True, crossings)
+    last = above.size - 1 - int(np.argmax(above[::-1]))
+    if last == above.size - 1:
+        return Crossing(np.inf, 0.0, last, False, False, crossings)
+    high, low = float(excess[last]), min(float(excess[last + 1]), 0.0)
+    return Crossing(
+        float(path.alpha[last + 1]), -low / (high - low), last + 1, True, True, crossings
+    )
+
+
+def _intervals(
+    value: npt.NDArray[Any], price: npt.NDArray[Any], treatment: npt.NDArray[np.int32]
+) -> tuple[Floats, Floats]:
+    n = treatment.size
+    lower, upper = np.empty(n), np.empty(n)
+    for first in range(0, n, BLOCK_ROWS):
+        block = slice(first, first + BLOCK_ROWS)
+        found = match_intervals(value[block], price[block], treatment[block])
+        lower[block], upper[block] = found.lower.numpy(), found.upper.numpy()
+    return lower, upper

@@ -1,0 +1,197 @@
+"""Common entry of the evaluation: predictions and trial rows as checked NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+ESTIMATORS = ("hajek", "matched", "ht")
+
+# Propensities this close to the observed shares (float32 columns) are the observed shares.
+SHARE_TOLERANCE = 1e-5
+
+
+class Rows(NamedTuple):
+    """The rows of a trial, beside the weights of one estimator.
+
+    Attributes:
+      treatment: [N] int32, arm received.
+      response: [N] float64, y.
+      cost: [N] float64, z, cost per user.
+      weight: [N] float64, sample weight / propensity of the received arm; the sample weight alone
+        for the matched estimator.
+      sample_weight: [N] float64, ones if the data have none.
+      arm_weights: [K] float64, sums of the sample weights by arm received.
+      names: K labels of the arms.
+      observed_shares: whether the propensities are the shares observed in these very rows.
+      estimator: "hajek", "matched" or "ht".
+    """
+
+    treatment: npt.NDArray[np.int32]
+    response: Floats
+    cost: Floats
+    weight: Floats
+    sample_weight: Floats
+    arm_weights: Floats
+    names: tuple[str, ...]
+    observed_shares: bool
+    estimator: str
+
+    def arm_totals(self, x: Floats) -> Floats:
+        """Sums of x by the arm received, [N] -> [K]."""
+        sums = np.bincount(self.treatment, weights=x, minlength=len(self.names))
+        return sums.astype(np.float64, copy=False)
+
+
+def as_rows(data: Any, num_treatments: int, estimator: str = "hajek") -> Rows:
+    """Reads treatment, response, cost, propensity and sample_weight from `data`.
+
+    Args:
+      data: an `RCTData`, a mapping or data frame of columns, or any object with these attributes.
+        Without propensities the observed shares of the arms are taken, as `RCTData` does.
+      num_treatments: K, number of columns of the predictions.
+      estimator: "hajek", "matched" or "ht".
+
+    Raises:
+      ValueError: a column is missing, of another length, or has values outside its range.
+    """
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"estimator={estimator!r} is not known; expected one of {ESTIMATORS}.")
+    arm = _column(data, "treatment", required=True)
+    n = arm.size
+    if n == 0:
+        raise ValueError("data has 0 rows; expected at least one row of a trial.")
+    treatment = arm.astype(np.int32)
+    if (treatment != arm).any() or treatment.min() < 0 or treatment.max() >= num_treatments:
+        raise ValueError(
+            f"treatment ranges from {arm.min():g} to {arm.max():g}; expected integers in "
+            f"0..{num_treatments - 1}, as the predictions have {num_treatments} columns."
+        )
+    response = _column(data, "response", required=True, size=n)
+    cost = _column(data, "cost", required=True, size=n)
+    sample_weight = _column(data, "sample_weight", size=n, positive=True)
+    if sample_weight is None:
+        sample_weight = np.ones(n)
+    arm_weights = np.bincount(treatment, sample_weight, num_treatments).astype(np.float64)
+    share = (arm_weights / sample_weight.sum())[treatment]
+    propensity = _column(data, "propensity", size=n, positive=True)
+    if propensity is None:
+        propensity = share
+    if propensity.max() > 1.0 + SHARE_TOLERANCE:
+        raise ValueError(
+            f"propensity reaches {propensity.max():g}; expected probabilities in (0, 1] of the "
+            "treatment received: pass probabilities, not weights."
+        )
+    observed = bool(np.allclose(propensity, share, rtol=SHARE_TOLERANCE, atol=0.0))
+    names = getattr(data, "treatment_names", None)
+    if names is None or len(names) != num_treatments:
+        names = range(num_treatments)
+    return Rows(
+        treatment=treatment,
+        response=response,
+        cost=cost,
+        weight=sample_weight if estimator == "matched" else sample_weight / propensity,
+        sample_weight=sample_weight,
+        arm_weights=arm_weights,
+        names=tuple(str(name) for name in names),
+        observed_shares=observed and estimator != "matched",
+        estimator=estimator,
+    )
+
+
+def as_predictions(
+    pred_response: npt.ArrayLike, pred_cost: npt.ArrayLike
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Returns both predictions as float32 or float64 [N, K].
+
+    Raises:
+      ValueError: the shapes differ, are not [N, K], or an entry is not finite.
+    """
+    value, price = _matrix("pred_response", pred_response), _matrix("pred_cost", pred_cost)
+    if value.shape != price.shape:
+        raise ValueError(
+            f"pred_response has shape {value.shape} and pred_cost {price.shape}; expected the same "
+            "shape [rows, num_treatments]."
+        )
+    return value, price
+
+
+def require_rows(value: npt.NDArray[Any], rows: Rows) -> None:
+    """Refuses predictions made for another number of rows than the trial has."""
+    if value.shape[0] != rows.treatment.size:
+        raise ValueError(
+            f"predictions have {value.shape[0]} rows and data {rows.treatment.size}; expected one "
+            "prediction for each row: predict on the features of the same data."
+        )
+
+
+def check_budget(budget: Any) -> float:
+    """Returns the budget as a float.
+
+    Raises:
+      ValueError: it is not one finite number.
+    """
+    if np.ndim(budget) != 0 or not np.isfinite(budget):
+        raise ValueError(
+            f"budget={budget!r}; expected one finite cost per user: for an unlimited budget pass "
+            "more than the dearest arm costs."
+        )
+    return float(budget)
+
+
+def check_confidence(confidence: float) -> None:
+    """Refuses confidence levels outside (0, 1)."""
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence={confidence!r}; expected a level in (0, 1), such as 0.95.")
+
+
+def _matrix(name: str, given: npt.ArrayLike) -> npt.NDArray[Any]:
+    matrix = np.asarray(given)
+    if matrix.dtype != np.float32:
+        matrix = matrix.astype(np.float64, copy=False)
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise ValueError(
+            f"{name} has shape {matrix.shape}; expected [rows, num_treatments], neither of them 0."
+        )
+    # A sum is finite if all entries are; only a suspicious one is worth a full mask.
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspicious = not np.isfinite(matrix.sum())
+    if suspicious and not np.isfinite(matrix).all():
+        row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
+        raise ValueError(
+            f"{name} has a NaN or infinite entry, first in row {row}; expected finite numbers."
+        )
+    return matrix
+
+
+def _column(
+    data: Any, name: str, *, required: bool = False, size: int | None = None, positive: bool = False
+) -> Any:
+    if isinstance(data, Mapping):
+        given = data.get(name)
+    elif hasattr(data, "columns"):
+        given = data[name] if name in data.columns else None
+    else:
+        given = getattr(data, name, None)
+    if given is None:
+        if required:
+            raise ValueError(
+                f"data has no {name!r}; expected an RCTData, or columns treatment, response and "
+                "cost (propensity and sample_weight are optional)."
+            )
+        return None
+    column = np.asarray(given).astype(np.float64)
+    if column.ndim != 1 or (size is not None and column.size != size):
+        raise ValueError(
+            f"{name} has shape {column.shape}; expected [{'rows' if size is None else size}], one "
+            "entry for each row of the trial."
+        )
+    if not np.isfinite(column).all() or (positive and (column <= 0.0).any()):
+        kind = "positive, finite" if positive else "finite"
+        raise ValueError(f"{name} has values that are not {kind}; expected {kind} numbers.")
+    return column

@@ -1,0 +1,230 @@
+"""Figures of outcome curves and of the treatment mix; matplotlib is imported on use.
+
+Figures are made with `matplotlib.figure.Figure`, never through pyplot: no window, no global
+state, safe on a server and in threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from tfalloc.evaluation._figure import (
+    DASHES,
+    INK,
+    LARGE,
+    MEDIUM,
+    PALETTE,
+    SMALL,
+    finish,
+    label_ends,
+    name_budget,
+    percent_axis,
+    styled_axes,
+    title_pad,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Up to so many arms get a colour of their own; more share a sequential scale.
+MAX_NAMED_ARMS = 6
+
+
+def plot_outcome_curves(
+    curves: Mapping[str, pd.DataFrame],
+    *,
+    truth: Mapping[str, pd.DataFrame] | pd.DataFrame | None = None,
+    budget: float | None = None,
+    ax: Axes | None = None,
+    path: str | os.PathLike[str] | None = None,
+    percent: bool = False,
+    title: str | None = None,
+) -> Figure:
+    """Response per user against cost per user, one line with a band for each model.
+
+    Args:
+      curves: {name: `outcome_curve` table}; at most some seven stay readable.
+      truth: `true_curve` tables {name: table}, or one such as the oracle's, drawn as thin dashed
+        lines: in the colour of the model of that name, else in grey.
+      budget: cost per user to mark.
+      ax: axes to draw on; None: a new figure.
+      path: file to write (.png, .pdf, .svg); it appears complete or not at all.
+      percent: whether responses are probabilities, to be shown in percent.
+      title: text above the axes.
+
+    Returns:
+      The figure.
+
+    Raises:
+      ImportError: matplotlib is not installed.
+      ValueError: no curve is given, or one lacks the columns.
+
+    Example:
+      >>> import pandas as pd
+      >>> line = pd.DataFrame({"cost": [0.0, 1.0], "response": [0.1, 0.2]})
+      >>> figure = plot_outcome_curves({"model": line}, budget=0.5)
+      >>> figure.axes[0].get_xlabel()
+      'Cost per user'
+    """
+    if not curves:
+        raise ValueError("curves is empty; expected {name: outcome_curve(...)}.")
+    truths = {"truth": truth} if isinstance(truth, pd.DataFrame) else dict(truth or {})
+    for name, table in [*curves.items(), *truths.items()]:
+        _require(table, ("cost", "response"), f"curve {name!r}")
+    axes = styled_axes(ax)
+    colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(curves)}
+    labels: list[tuple[str, str, float, float]] = []
+    for i, (name, table) in enumerate(curves.items()):
+        table = table.sort_values("cost").dropna(subset=["cost", "response"])
+        cost, colour = table["cost"].to_numpy(), colours[name]
+        if {"response_low", "response_high"} <= set(table.columns):
+            axes.fill_between(
+                cost,
+                table["response_low"].to_numpy(),
+                table["response_high"].to_numpy(),
+                color=colour,
+                alpha=0.14,
+                linewidth=0,
+            )
+        style = DASHES[i // len(PALETTE) % len(DASHES)]
+        axes.plot(cost, table["response"].to_numpy(), style, color=colour, linewidth=2, label=name)
+        if len(table):
+            labels.append((name, colour, float(cost[-1]), float(table["response"].iloc[-1])))
+    for name, table in truths.items():
+        table = table.sort_values("cost")
+        axes.plot(
+            table["cost"].to_numpy(),
+            table["response"].to_numpy(),
+            linestyle=(0, (4, 2)),
+            color=colours.get(name, "#777777"),
+            linewidth=1.2,
+            label=f"{name} (truth)" if name in colours else name,
+        )
+        if name not in colours and len(table):
+            last = table.iloc[-1]
+            labels.append((name, "#666666", float(last["cost"]), float(last["response"])))
+    if budget is not None:
+        axes.axvline(budget, color=INK, linewidth=1, linestyle=(0, (1, 2)), zorder=0.5)
+    axes.set_xlabel("Cost per user", fontsize=MEDIUM)
+    axes.set_ylabel("Response per user", fontsize=MEDIUM)
+    if percent:
+        percent_axis(axes.yaxis)
+    axes.margins(x=0.01)
+    if budget is not None:
+        name_budget(axes, budget)
+    if title:
+        axes.set_title(title, fontsize=LARGE, loc="left", color=INK, pad=title_pad(budget))
+    label_ends(axes, labels)
+    if not colours.keys().isdisjoint(truths):
+        # Outcome curves rise, so the lower right corner is free.
+        axes.text(
+            0.99,
+            0.03,
+            "dashed: truth",
+            transform=axes.transAxes,
+            ha="right",
+            fontsize=SMALL,
+            color="#666666",
+        )
+    return finish(axes, path)
+
+
+def plot_treatment_mix(
+    curve: pd.DataFrame,
+    *,
+    budget: float | None = None,
+    ax: Axes | None = None,
+    path: str | os.PathLike[str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Share of users given each treatment against the budget, stacked.
+
+    Args:
+      curve: an `outcome_curve` table.
+      budget: cost per user to mark.
+      ax: axes to draw on; None: a new figure.
+      path: file to write (.png, .pdf, .svg); it appears complete or not at all.
+      title: text above the axes.
+
+    Returns:
+      The figure.
+
+    Raises:
+      ImportError: matplotlib is not installed.
+      ValueError: the table has no "budget" or no "share_..." columns.
+
+    Example:
+      >>> import pandas as pd
+      >>> mix = pd.DataFrame({"budget": [0.0, 1.0], "share_none": [1.0, 0.0],
+      ...                     "share_coupon": [0.0, 1.0]})
+      >>> plot_treatment_mix(mix).axes[0].get_ylabel()
+      'Share of users'
+    """
+    _require(curve, ("budget",), "curve")
+    names = [column for column in curve.columns if str(column).startswith("share_")]
+    if not names:
+        raise ValueError(
+            f"curve has columns {list(curve.columns)}; expected 'share_...' columns: pass the "
+            "result of outcome_curve."
+        )
+    curve = curve.sort_values("budget")
+    shares = curve[names].to_numpy(dtype=float).T
+    axes = styled_axes(ax)
+    colours = _arm_colours(len(names))
+    axes.stackplot(
+        curve["budget"].to_numpy(), shares, colors=colours, edgecolor="white", linewidth=0.6
+    )
+    axes.set_ylim(0, 1)
+    axes.margins(x=0)
+    axes.grid(False)
+    percent_axis(axes.yaxis)
+    axes.set_xlabel("Budget per user", fontsize=MEDIUM)
+    axes.set_ylabel("Share of users", fontsize=MEDIUM)
+    if budget is not None:
+        axes.axvline(budget, color=INK, linewidth=1.2, linestyle=(0, (1, 2)))
+        name_budget(axes, budget)
+    if title:
+        axes.set_title(title, fontsize=LARGE, loc="left", color=INK, pad=title_pad(budget))
+    _legend_of_arms(axes, [name.removeprefix("share_") for name in names], colours)
+    return finish(axes, path)
+
+
+def _require(table: pd.DataFrame, columns: tuple[str, ...], what: str) -> None:
+    absent = [column for column in columns if column not in table.columns]
+    if absent:
+        raise ValueError(
+            f"{what} has columns {list(table.columns)}; expected {absent[0]!r} among them: pass "
+            "the result of outcome_curve."
+        )
+
+
+def _arm_colours(count: int) -> list[Any]:
+    """Colours of arms in order: greys into blues, light to dark, as arms grow dearer."""
+    if count <= MAX_NAMED_ARMS:
+        return ["#D0D0D0", *PALETTE][:count]
+    from matplotlib import colormaps
+
+    return [colormaps["cividis_r"](x) for x in np.linspace(0.05, 0.95, count)]
+
+
+def _legend_of_arms(axes: Axes, names: list[str], colours: list[Any]) -> None:
+    """A legend beside the axes, in the order of the stack; of many arms only some are named."""
+    from matplotlib.patches import Patch
+
+    shown = np.unique(np.linspace(0, len(names) - 1, min(len(names), 10)).round().astype(int))
+    axes.legend(
+        handles=[Patch(color=colours[i], label=names[i]) for i in shown[::-1]],
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+        fontsize=SMALL,
+        title="Treatment" if len(shown) == len(names) else f"{len(names)} treatments",
+        title_fontsize=SMALL,
+        alignment="left",
+    )
