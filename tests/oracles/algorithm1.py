@@ -89,7 +89,9 @@ def path(v, c, t, y, z, w, budget):
     above = [e > 0 for e in excess]
     for n in range(0, len(probes), 2):
         if not float(probes[n][0] * 2**20).is_integer():
-            rows = [i for i in range(len(t)) if _matched_at_quotient(v[i], c[i], t[i], probes[n][0])]
+            rows = [
+                i for i in range(len(t)) if _matched_at_quotient(v[i], c[i], t[i], probes[n][0])
+            ]
             above[n] = math.fsum(w[i] * (z[i] - budget) for i in rows) > 0
     crossings = sum(a != b for a, b in zip(above, above[1:]))
     if above[-1]:

@@ -13,12 +13,15 @@ Floats = npt.NDArray[np.float64]
 
 
 def best_by_enumeration(value: Floats, cost: Floats, budget: float) -> float:
-    """Returns the best mean value over all K^N allocations with mean cost <= budget."""
+    """Returns the best mean value over all K^N allocations with mean cost <= budget.
+
+    Costs are dyadic, budgets need not be: one that is meant to pay exactly may round below.
+    """
     n, k = value.shape
     rows = np.arange(n)
     best = -np.inf
     for arms in itertools.product(range(k), repeat=n):
-        if cost[rows, arms].sum() <= budget * n:
+        if cost[rows, arms].sum() <= budget * n + 1e-9:
             best = max(best, float(value[rows, arms].sum()))
     return best / n
 

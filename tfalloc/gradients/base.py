@@ -50,4 +50,6 @@ def finish(
 ) -> GoalGradient:
     """Casts results to the dtype of the predictions and cuts them off from differentiation."""
     dtype = tf.convert_to_tensor(like).dtype
-    return GoalGradient(*(tf.stop_gradient(tf.cast(x, dtype)) for x in (goal, d_response, d_cost, alpha)))
+    return GoalGradient(
+        *(tf.stop_gradient(tf.cast(x, dtype)) for x in (goal, d_response, d_cost, alpha))
+    )
