@@ -161,8 +161,9 @@ def plot_treatment_mix(
 
     Example:
       >>> import pandas as pd
-      >>> mix = pd.DataFrame({"budget": [0.0, 1.0], "share_none": [1.0, 0.0],
-      ...                     "share_coupon": [0.0, 1.0]})
+      >>> mix = pd.DataFrame(
+      ...     {"budget": [0.0, 1.0], "share_none": [1.0, 0.0], "share_coupon": [0.0, 1.0]}
+      ... )
       >>> plot_treatment_mix(mix).axes[0].get_ylabel()
       'Share of users'
     """
