@@ -1,0 +1,220 @@
+"""The commands do what they say, on a small trial."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.cli.conftest import COLUMNS, QUICK, Workspace, invoke, make_frame
+
+
+def test_train_leaves_a_complete_run(workspace: Workspace) -> None:
+    left = {str(p.relative_to(workspace.run)) for p in workspace.run.rglob("*") if p.is_file()}
+    assert left == {
+        "model.keras",
+        "metrics.json",
+        "config.json",
+        "history.csv",
+        "outcome_curve.csv",
+        "plots/outcome_curve.png",
+        "plots/training.png",
+        "plots/treatment_mix.png",
+    }
+    config = json.loads((workspace.run / "config.json").read_text())
+    assert config["columns"]["features"] == ["x", "noise", "city"]
+    assert config["data"]["rows"] == 1500
+    assert config["options"]["seed"] == 0
+    assert {"tfalloc", "tensorflow", "keras", "python"} <= set(config["versions"])
+    metrics = json.loads((workspace.run / "metrics.json").read_text())
+    assert {row["budget"] for row in metrics["outcomes"]} == {0.4, 0.2, 0.6}
+    assert len(metrics["versus_two_stage"]) == 3
+    assert "randomisation" in workspace.out and "versus two-stage" in workspace.out
+    siblings = {path.name for path in workspace.run.parent.iterdir()}
+    assert siblings == {"trial.csv", "run", "saved_model"}
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path, workspace: Workspace) -> None:
+    import keras
+
+    arguments = ["train", workspace.trial, *COLUMNS, "--budget", 0.4, "--features", "x,noise"]
+    runs = {"a": (3, "--jit"), "b": (3, "--jit"), "c": (3, "--no-jit"), "d": (4, "--no-jit")}
+    for name, (seed, jit) in runs.items():
+        quick = [*QUICK, jit, "--output", tmp_path / name, "--seed", seed]
+        done = invoke(*arguments, *quick)
+        assert done.code == 0, done.err
+    a, b, c, d = (
+        keras.saving.load_model(tmp_path / name / "model.keras").get_weights() for name in runs
+    )
+    assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    assert not all(np.array_equal(x, y) for x, y in zip(c, d, strict=True))
+    assert (tmp_path / "a/history.csv").read_text() == (tmp_path / "b/history.csv").read_text()
+
+
+def test_evaluate_takes_columns_from_the_run(tmp_path: Path, workspace: Workspace) -> None:
+    output = tmp_path / "numbers.json"
+    seen = invoke("evaluate", workspace.run, workspace.trial, "--budget", "0.3,0.5")
+    assert seen.code == 0 and "optimistic" in seen.err
+    done = invoke(
+        "evaluate",
+        workspace.run,
+        workspace.trial,
+        "--held-out",
+        "--budget",
+        "0.2:0.6",
+        "--output",
+        output,
+    )
+    assert done.code == 0, done.err
+    assert "optimistic" not in done.err
+    # The same rows, hence the same numbers, as at the end of training.
+    again, before = (
+        pd.DataFrame(json.loads(path.read_text())["outcomes"])
+        for path in (output, workspace.run / "metrics.json")
+    )
+    columns = ["budget", "response", "response_low", "cost"]
+    mine = [table[table.model == "this model"][columns].to_numpy() for table in (again, before)]
+    np.testing.assert_allclose(*mine, rtol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("total", [False, True])
+def test_allocate_keeps_to_the_budget(
+    tmp_path: Path, workspace: Workspace, suffix: str, total: bool
+) -> None:
+    users = make_frame(400, seed=5)[["x", "noise", "city"]]
+    users.insert(0, "user", [f"u{i}" for i in range(len(users))])
+    users.to_csv(tmp_path / "users.csv", index=False)
+    budget = ["--total-budget", 160] if total else ["--budget", 0.4]
+    output = tmp_path / f"plan{suffix}"
+    done = invoke(
+        "allocate",
+        workspace.run,
+        tmp_path / "users.csv",
+        *budget,
+        "--id",
+        "user",
+        "--output",
+        output,
+    )
+    assert done.code == 0, done.err
+    plan = pd.read_csv(output) if suffix == ".csv" else pd.read_parquet(output)
+    assert list(plan.columns) == ["user", "treatment", "treatment_index", "response", "cost"]
+    assert plan.user.tolist() == users.user.tolist()
+    assert plan.cost.sum() <= 160 * (1 + 1e-5)
+    assert "upper bound" in done.out and "alpha" in done.out
+
+
+def test_a_saved_model_allocates_as_it_serves(tmp_path: Path, workspace: Workspace) -> None:
+    output = tmp_path / "plan.csv"
+    done = invoke(
+        "allocate", workspace.saved_model, workspace.trial, "--budget", 0.4, "--output", output
+    )
+    assert done.code == 0, done.err
+    plan = pd.read_csv(output)
+    assert plan.row.tolist() == list(range(1500))
+    assert plan.cost.mean() <= 0.4 * (1 + 1e-6)  # the population is these users
+    assert plan.cost.mean() > 0.35
+    assert {"alpha", "clamped"} <= set(plan.columns)
+
+
+def test_export_says_how_to_ask(tmp_path: Path, workspace: Workspace) -> None:
+    assert "allocate_for_budget" in workspace.out and "curl" in workspace.out
+    assert "saved_model_cli show" in workspace.out
+    done = invoke(
+        "export",
+        workspace.run,
+        tmp_path / "saved",
+        "--population",
+        workspace.trial,
+        "--calibration",
+        "trial",
+    )
+    assert done.code == 0, done.err
+
+
+def test_a_budget_that_does_not_bind_is_a_warning(tmp_path: Path, workspace: Workspace) -> None:
+    done = invoke(
+        "train", workspace.trial, *COLUMNS, *QUICK, "--budget", 5, "--output", tmp_path / "run"
+    )
+    assert done.code == 0, done.err
+    assert "does not bind" in done.err
+
+
+def test_overwrite_replaces_a_run_and_nothing_else(tmp_path: Path, workspace: Workspace) -> None:
+    train = ["train", workspace.trial, *COLUMNS, *QUICK, "--budget", 0.4, "--overwrite"]
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.tex").write_text("ten years")
+    refused = invoke(*train, "--output", precious)
+    assert refused.code == 2 and "did not write" in refused.err
+    assert (precious / "thesis.tex").exists()
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    assert invoke(*train, "--output", run).code == 0
+    assert (run / "model.keras").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"precious", "run"}
+
+
+def test_demo_tells_the_truth(tmp_path: Path) -> None:
+    done = invoke("demo", "--output", tmp_path / "demo", "--rows", 6000, "--epochs", 1, "--no-jit")
+    assert done.code == 0, done.err
+    for part in ("two-stage", "end-to-end", "oracle", "truth", "reloaded SavedModel"):
+        assert part in done.out
+    for name in ("plots/outcome_curve.png", "savedmodel/saved_model.pb", "allocation.csv"):
+        assert (tmp_path / "demo" / name).is_file()
+    assert len(pd.read_csv(tmp_path / "demo/allocation.csv")) == 6000
+
+
+def test_help_is_quick_and_imports_no_tensorflow() -> None:
+    code = (
+        "import sys; from tfalloc.cli.app import app\n"
+        "try: app(['train', '--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "assert 'tensorflow' not in sys.modules and 'pandas' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_failure_of_the_real_command_is_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tfalloc", "train", "absent.csv", *COLUMNS, "--budget", "1",
+         "--output", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: no CSV file at absent.csv")
+    assert "Traceback" not in done.stderr and not any(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_ctrl_c_leaves_nothing(tmp_path: Path, workspace: Workspace) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tfalloc", "train", str(workspace.trial), *COLUMNS, *QUICK[2:],
+         "--epochs", "100000", "--patience", "0", "--budget", "0.4",
+         "--output", str(tmp_path / "deep" / "run")],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    deadline = time.monotonic() + 100
+    for line in process.stderr:  # until the first epoch is over
+        if "epoch 1/" in line or time.monotonic() > deadline:
+            break
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert rest.splitlines()[-1].startswith("interrupted")
+    assert "Traceback" not in rest
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,100 @@
+"""The pictures of a run."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tfalloc.cli import console
+
+
+def write_plots(
+    folder: Path,
+    curves: Mapping[str, pd.DataFrame],
+    mix: pd.DataFrame,
+    histories: Mapping[str, pd.DataFrame],
+    *,
+    budget: float,
+    binary: bool,
+    truth: Any = None,
+) -> None:
+    """Writes outcome_curve.png, treatment_mix.png and training.png; a warning without matplotlib.
+
+    Args:
+      folder: where, existing.
+      curves: {name: `outcome_curve` table}.
+      mix: the table whose treatment shares are shown.
+      histories: {name: one row per epoch}.
+      budget: cost per user to mark.
+      binary: whether responses are probabilities.
+      truth: `true_curve` tables, in a simulation.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        # At the end of a training run: the model matters more than its pictures.
+        console.warn("no plots, because matplotlib is not installed: pip install tfalloc[plots]")
+        return
+    from tfalloc.evaluation.plots import plot_outcome_curves, plot_treatment_mix
+
+    plot_outcome_curves(
+        curves,
+        truth=truth,
+        budget=budget,
+        percent=binary,
+        title="Response bought by the budget (held-out rows, 95 % bands)",
+        path=folder / "outcome_curve.png",
+    )
+    plot_treatment_mix(mix, budget=budget, title="Who gets what", path=folder / "treatment_mix.png")
+    plot_training(histories, folder / "training.png")
+
+
+def plot_training(histories: Mapping[str, pd.DataFrame], path: Path) -> None:
+    """Prediction loss and goal by epoch: training dashed, validation solid, kept epoch marked."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    from tfalloc.cli.fitting import best_epoch
+    from tfalloc.evaluation.plots import PALETTE
+
+    panels = {
+        "prediction loss": {name: _prediction_loss(h) for name, h in histories.items()},
+        "response per user at the budget": {
+            name: (h.get("goal"), h.get("val_goal")) for name, h in histories.items()
+        },
+    }
+    figure = Figure(figsize=(9.2, 3.6), dpi=160, layout="constrained")
+    for number, (title, lines) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), number + 1)
+        for colour, (name, (training, validation)) in zip(PALETTE, lines.items(), strict=False):
+            epochs = histories[name]["epoch"]
+            marker = "." if len(epochs) == 1 else None
+            if training is not None:
+                label = f"{name}, training"
+                axes.plot(
+                    epochs, training, "--", color=colour, linewidth=1, marker=marker, label=label
+                )
+            if validation is not None:
+                label = f"{name}, validation"
+                axes.plot(epochs, validation, color=colour, linewidth=2, marker=marker, label=label)
+                best = best_epoch(histories[name])
+                axes.plot(best["epoch"], validation[best.name], "o", color=colour)
+        axes.set_xlabel("Epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_title(title.capitalize(), fontsize=11, loc="left")
+        axes.grid(axis="y", color="#D9D9D9", linewidth=0.7)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        axes.legend(frameon=False, fontsize=8.5)
+    figure.savefig(path)
+
+
+def _prediction_loss(history: pd.DataFrame) -> tuple[Any, Any]:
+    """Response and cost loss, training and validation: unlike the loss, comparable of models."""
+    sums = []
+    for prefix in ("", "val_"):
+        parts = [f"{prefix}response_loss", f"{prefix}cost_loss"]
+        sums.append(history[parts].sum(axis=1) if set(parts) <= set(history.columns) else None)
+    return sums[0], sums[1]

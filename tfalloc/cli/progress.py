@@ -1,0 +1,84 @@
+"""Training progress: a bar for the running epoch, and a line for each finished one."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import keras
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tfalloc.cli import console
+
+SHOWN = ("loss", "val_loss", "goal", "val_goal")
+
+
+class EpochProgress(keras.callbacks.Callback):
+    """Shows epoch, losses, goal and the time that the remaining epochs will take at most.
+
+    Lines of finished epochs stay, so that a log file has them too; the bar only lives on
+    terminals. On an exception in `fit` call `close`, since Keras then calls nothing.
+
+    Args:
+      title: name of the model in training.
+      steps: batches an epoch, where the data set does not know.
+    """
+
+    def __init__(self, title: str, steps: int | None = None):
+        super().__init__()
+        self._title, self._steps = title, steps
+        self._console = console.err()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[loss]}"),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task: Any = None
+        self._started = 0.0
+        self._epochs: int | None = None
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Starts the bar."""
+        self._epochs = self.params.get("epochs")
+        self._steps = self.params.get("steps") or self._steps
+        self._started = time.monotonic()
+        self._bar.start()
+        self._task = self._bar.add_task(self._title, total=self._steps or 1, loss="compiling …")
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Resets the bar."""
+        name = f"{self._title}: epoch {epoch + 1}/{self._epochs}"
+        self._bar.reset(self._task, description=name, total=self._steps or 1)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Moves the bar."""
+        if not self._bar.disable:  # reading a loss waits for the device: not for a log file
+            loss = f"loss {float((logs or {}).get('loss', float('nan'))):.5f}"
+            self._bar.update(self._task, completed=batch + 1, loss=loss)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Prints the epoch's line."""
+        spent = time.monotonic() - self._started
+        left = spent / (epoch + 1) * max((self._epochs or 0) - epoch - 1, 0)
+        values = "  ".join(
+            f"{name} {float((logs or {})[name]):.5f}" for name in SHOWN if name in (logs or {})
+        )
+        self._bar.console.print(
+            f"{self._title}: epoch {epoch + 1}/{self._epochs}  {values}  "
+            f"{spent:.0f} s, at most {left:.0f} s left",
+            markup=False,
+            soft_wrap=True,
+        )
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Ends the bar."""
+        self.close()
+
+    def close(self) -> None:
+        """Gives the terminal back."""
+        self._bar.stop()

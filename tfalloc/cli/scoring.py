@@ -1,0 +1,132 @@
+"""Predictions for the rows of a trial, beside their outcomes, and what policies achieve there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from tfalloc.cli import console
+from tfalloc.data import RCTData
+from tfalloc.evaluation import compare, policy_outcome
+
+BATCH_ROWS = 20_000
+MODEL, UNTARGETED, CHEAPEST = "this model", "same mix for everyone", "cheapest for everyone"
+TWO_STAGE = "two-stage model"
+
+Predictions = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+
+
+def scored_rows(models: dict[str, Any], data: RCTData) -> tuple[dict[str, Predictions], Any]:
+    """Predictions of every model and the trial's outcomes, in one pass that also streams.
+
+    Args:
+      models: {name: AllocationModel}.
+      data: the rows, in memory or streamed.
+
+    Returns:
+      {name: (pred_response [N, K], pred_cost [N, K])} and an object with treatment, response,
+      cost, propensity, sample_weight and treatment_names, as `tfalloc.evaluation` takes them.
+    """
+    kept: dict[str, list[Any]] = {}
+    for features, targets, *weight in data.batches(BATCH_ROWS):
+        for name, tensor in targets.items():
+            kept.setdefault(name, []).append(tensor.numpy())
+        if weight:
+            kept.setdefault("sample_weight", []).append(weight[0].numpy())
+        for name, model in models.items():
+            prediction = model(features, training=False)
+            for outcome in ("response", "cost"):
+                kept.setdefault(f"{name}/{outcome}", []).append(prediction[outcome].numpy())
+    columns = {name: np.concatenate(parts) for name, parts in kept.items()}
+    predictions = {
+        name: (columns.pop(f"{name}/response"), columns.pop(f"{name}/cost")) for name in models
+    }
+    return predictions, TrialRows(columns, data.treatment_names)
+
+
+class TrialRows:
+    """Outcomes of a trial's rows, without their features."""
+
+    def __init__(self, columns: dict[str, Any], names: list[str]):
+        self.treatment, self.response = columns["treatment"], columns["response"]
+        self.cost = columns["cost"]
+        self.propensity = columns.get("propensity")
+        self.sample_weight = columns.get("sample_weight")
+        self.treatment_names = names
+
+
+def with_baselines(
+    predictions: dict[str, Predictions], train: RCTData, rows: int
+) -> dict[str, Predictions]:
+    """Adds two policies that look at nobody.
+
+    The same mix: every user has the arms' mean outcomes in the training rows, so that the budget
+    is spent on users at random. The cheapest: what happens if nothing is spent beyond it.
+    """
+    arms = train.describe().arms
+    response, cost = (np.array([getattr(a, o) for a in arms]) for o in ("response", "cost"))
+    cheapest = (cost == cost.min()).astype(np.float64)
+    same = [np.tile(x, (rows, 1)) for x in (response, cost, cheapest, 0 * cost)]
+    return {**predictions, UNTARGETED: (same[0], same[1]), CHEAPEST: (same[2], same[3])}
+
+
+def outcomes_at(
+    predictions: dict[str, Predictions], trial: Any, budgets: list[float]
+) -> pd.DataFrame:
+    """Outcomes of all policies at all budgets; columns budget, model, then as `compare`.
+
+    Differences are to `UNTARGETED`, paired by row: what targeting adds at the same cost.
+    """
+    tables = []
+    for budget in budgets:
+        table = compare(predictions, trial, budget=budget, reference=UNTARGETED).reset_index()
+        # Giving everybody one arm spends what it spends: it is no policy at this budget.
+        table.loc[table.model == CHEAPEST, ["difference", "difference_low", "difference_high"]] = (
+            np.nan
+        )
+        table["budget"] = budget
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def outcome_table(outcomes: pd.DataFrame, title: str) -> Any:
+    """The outcomes as a Rich table."""
+    rows = []
+    for _, row in outcomes.iterrows():
+        rows.append(
+            [
+                str(row.model),
+                console.number(row.budget),
+                console.number(row.cost) + ("" if row.feasible else " (over)"),
+                console.number(row.response),
+                console.interval(row.response_low, row.response_high),
+                "-" if np.isnan(row.difference) else f"{row.difference:+.3g}",
+                console.interval(row.difference_low, row.difference_high, 3),
+            ]
+        )
+    return console.table(
+        title,
+        ["policy", "budget", "cost", "response", "95 % interval", "vs. same mix", "95 % interval"],
+        rows,
+        caption="Per user, on rows the model has not seen; differences are paired by row.",
+    )
+
+
+def paired_difference(
+    predictions: dict[str, Predictions], trial: Any, budget: float, reference: str
+) -> dict[str, float]:
+    """`MODEL` minus a reference at a budget, with interval and p-value."""
+    both = {reference: predictions[reference], MODEL: predictions[MODEL]}
+    row = compare(both, trial, budget=budget, reference=reference).loc[MODEL]
+    wanted = ("difference", "difference_low", "difference_high", "difference_stderr", "p_value")
+    return {name: float(row[name]) for name in wanted}
+
+
+def outcome_record(predictions: Predictions, trial: Any, budget: float) -> dict[str, Any]:
+    """`policy_outcome` as a plain dict."""
+    import dataclasses
+
+    return dataclasses.asdict(policy_outcome(*predictions, trial, budget=budget))

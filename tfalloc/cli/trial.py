@@ -1,0 +1,132 @@
+"""The columns of a trial as options name them, and the file that they are read from."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfalloc.cli import console
+
+if TYPE_CHECKING:
+    from tfalloc.data import RCTData
+
+CSV_SUFFIXES = (".csv", ".csv.gz", ".csv.bz2", ".csv.xz", ".csv.zip")
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Which column is what; the arguments of `RCTData.from_frame`, and `exclude`."""
+
+    treatment: str
+    response: str
+    cost: str | dict[str, float]
+    features: list[str] | None = None
+    exclude: list[str] | None = None
+    treatments: list[str] | None = None
+    propensity: str | dict[str, float] | None = None
+    weight: str | None = None
+    missing: str = "error"
+
+    def read(self, path: str) -> RCTData:
+        """Reads and validates a trial from CSV or Parquet.
+
+        Raises:
+          ValueError, FileNotFoundError: as `RCTData.from_csv` and `RCTData.from_parquet`.
+        """
+        from tfalloc.data import RCTData
+
+        as_csv = is_csv(path)
+        arguments: dict[str, Any] = {
+            "treatment": self.treatment,
+            "response": self.response,
+            "cost": self.cost,
+            "features": self._features(path),
+            "treatments": self.treatments,
+            "propensity": self.propensity,
+            "sample_weight": self.weight,
+            "missing": self.missing,
+        }
+        return (RCTData.from_csv if as_csv else RCTData.from_parquet)(path, **arguments)
+
+    def resolved(self, data: RCTData) -> Columns:
+        """These columns with what was found in the data written out."""
+        return dataclasses.replace(
+            self,
+            features=data.feature_names,
+            exclude=None,
+            treatments=data.treatment_names,
+        )
+
+    def _features(self, path: str) -> list[str] | None:
+        """The features to ask for; None: all that have no other role."""
+        from tfalloc.data._errors import require_columns
+
+        if not self.exclude:
+            return self.features
+        names = column_names(path)
+        require_columns([("excluded", name) for name in self.exclude], names)
+        roles = [self.treatment, self.response, self.cost, self.propensity, self.weight]
+        wanted = self.features if self.features is not None else names
+        taken = [role for role in roles if isinstance(role, str)] if self.features is None else []
+        return [name for name in wanted if name not in taken and name not in self.exclude]
+
+
+def is_csv(path: str) -> bool:
+    """Whether a path is CSV (True) or Parquet (False), by its suffix.
+
+    Directories and patterns are Parquet.
+
+    Raises:
+      ValueError: another suffix.
+    """
+    lower = path.lower()
+    if lower.endswith(CSV_SUFFIXES):
+        return True
+    if lower.endswith((".parquet", ".pq")) or Path(path).is_dir() or "*" in path:
+        return False
+    if not Path(path).exists():
+        raise FileNotFoundError(f"no data at {path}; expected a CSV or Parquet file.")
+    raise ValueError(
+        f"{path} ends neither in .csv (.gz, .bz2, .xz, .zip) nor in .parquet; expected CSV, or "
+        "Parquet as a file, directory or pattern."
+    )
+
+
+def column_names(path: str) -> list[str]:
+    """Column names of a CSV or Parquet source, without reading its rows."""
+    import pandas as pd
+
+    from tfalloc.data._parquet import ParquetTable
+
+    if not is_csv(path):
+        return ParquetTable(path).columns
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no CSV file at {path}; expected the path of a file.")
+    try:
+        return [str(name) for name in pd.read_csv(path, nrows=0).columns]
+    except (ValueError, OSError, EOFError) as error:  # pandas' own errors are ValueErrors
+        raise ValueError(
+            f"cannot read {path} as CSV ({error}); expected a header line and rows."
+        ) from error
+
+
+def check_budget(data: RCTData, low: float, high: float) -> None:
+    """Compares a budget (or a range) with what the arms cost, before any work is done.
+
+    Raises:
+      ValueError: it is below the mean cost of the cheapest arm.
+    """
+    arms = data.describe().arms
+    cheapest, dearest = min(arms, key=lambda a: a.cost), max(arms, key=lambda a: a.cost)
+    if low < cheapest.cost * (1 - 1e-6):
+        raise ValueError(
+            f"budget {low:g} per user is infeasible: giving everyone the cheapest treatment "
+            f"({cheapest.name!r}) costs {cheapest.cost:.6g} per user in this trial; pass at least "
+            "that."
+        )
+    if high > dearest.cost:
+        console.warn(
+            f"budget {high:g} per user does not bind: giving everyone the dearest treatment "
+            f"({dearest.name!r}) costs {dearest.cost:.6g} per user in this trial."
+        )
