@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import importlib
 import os
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from tfalloc._backend import require_tensorflow
 from tfalloc._version import __version__
 
 # Before TensorFlow loads: notes on CPU features and absent GPUs are not worth a line each; warnings
@@ -24,7 +26,8 @@ from tfalloc._version import __version__
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
 _MODULES = ("data", "datasets", "evaluation", "export", "gradients", "mckp", "models", "outcome")
-_NAMES = {"RCTData": "tfalloc.data", "AllocationModel": "tfalloc.models"}
+_NAMES = {"RCTData": "data", "AllocationModel": "models"}
+_ON_KERAS = {"data", "datasets", "evaluation", "export", "models"}
 
 __all__ = [
     "AllocationModel",
@@ -48,12 +51,18 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"tfalloc.{name}")
+        return _module(name)
     if name in _NAMES:
-        value = getattr(importlib.import_module(_NAMES[name]), name)
+        value = getattr(_module(_NAMES[name]), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'tfalloc' has no attribute {name!r}")
+
+
+def _module(name: str) -> ModuleType:
+    if name in _ON_KERAS:
+        require_tensorflow()
+    return importlib.import_module(f"tfalloc.{name}")
 
 
 def __dir__() -> list[str]:
