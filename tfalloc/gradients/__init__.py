@@ -2,5 +2,15 @@
 
 from tfalloc.gradients.base import GoalGradient
 from tfalloc.gradients.finite_difference import FiniteDifference
+from tfalloc.gradients.integrated import Integrated, integrated_objective
+from tfalloc.gradients.nes import NES
+from tfalloc.gradients.smoothed import Smoothed
 
-__all__ = ["FiniteDifference", "GoalGradient"]
+__all__ = [
+    "NES",
+    "FiniteDifference",
+    "GoalGradient",
+    "Integrated",
+    "Smoothed",
+    "integrated_objective",
+]
