@@ -9,6 +9,9 @@ import keras
 PAPER_UNITS = (512, 256, 128, 64)
 SMALL_UNITS = (16,)
 HEAD_UNITS = 32
+# Batches are large and steps few: with Keras' .99 the averages used for prediction would still be
+# near their initial values after an epoch.
+NORM_MOMENTUM = 0.9
 BACKBONES = ("paper", "small")
 
 
@@ -39,7 +42,7 @@ class ParallelHeads(keras.layers.Layer):
             kernel_initializer=keras.initializers.HeNormal(seed),
             name="hidden",
         )
-        self.norm = keras.layers.BatchNormalization(name="norm")
+        self.norm = keras.layers.BatchNormalization(momentum=NORM_MOMENTUM, name="norm")
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights."""
@@ -105,7 +108,9 @@ def build_network(
             trunk = keras.layers.Dense(
                 width, activation="relu", kernel_initializer=initial, name=f"trunk_{layer}"
             )(trunk)
-            trunk = keras.layers.BatchNormalization(name=f"trunk_norm_{layer}")(trunk)
+            trunk = keras.layers.BatchNormalization(
+                momentum=NORM_MOMENTUM, name=f"trunk_norm_{layer}"
+            )(trunk)
     else:
         expected = backbone.input_shape[-1]
         if expected is not None and expected != num_features:
