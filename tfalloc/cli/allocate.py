@@ -12,6 +12,7 @@ from tfalloc.cli import console, options, run
 from tfalloc.cli.staging import check_free, staged_file
 from tfalloc.cli.trial import is_csv
 from tfalloc.cli.versions import start_tensorflow
+from tfalloc.cli.writing import TableWriter, output_suffix
 
 if TYPE_CHECKING:
     from tfalloc.cli.allocations import Plan
@@ -50,8 +51,6 @@ def allocate(
     _check_budgets(budget, total_budget)
     check_free(output, overwrite=overwrite, directory=False)
     is_csv(data)
-    from tfalloc.cli.users import TableWriter, output_suffix
-
     suffix = output_suffix(output)
     serving = (model / "saved_model.pb").is_file()
     config = {} if serving else run.read_config(model)

@@ -28,10 +28,12 @@ class OneLineErrors(TyperGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """As Click's `main`, with this package's errors."""
-        if not kwargs.pop("standalone_mode", True):
-            return super().main(*args, **kwargs, standalone_mode=False)
+        standalone = kwargs.get("standalone_mode", True)
+        kwargs["standalone_mode"] = False
+        if not standalone:
+            return super().main(*args, **kwargs)
         try:
-            result = super().main(*args, **kwargs, standalone_mode=False)
+            result = super().main(*args, **kwargs)
         except (Exception, KeyboardInterrupt) as error:
             raise SystemExit(errors.report(error)) from None
         # Outside standalone mode `Exit` (of --help, for one) is returned as its code.

@@ -34,14 +34,22 @@ def warn(text: str) -> None:
 
 
 def table(title: str, columns: list[str], rows: list[list[str]], caption: str | None = None) -> Any:
-    """A table with its first column to the left and numbers to the right."""
-    made = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    """A table with its first column to the left and numbers to the right.
+
+    Everything is `Text`, because Rich would take brackets in labels and paths for markup.
+    """
+    made = Table(
+        title=Text(title, "bold"),
+        title_justify="left",
+        caption=None if caption is None else Text(caption, "dim"),
+        caption_justify="left",
+    )
     for number, column in enumerate(columns):
         made.add_column(
             column, justify="left" if number == 0 else "right", no_wrap=number > 0, overflow="fold"
         )
     for row in rows:
-        made.add_row(*(Text(cell) for cell in row))  # no markup: labels may hold brackets
+        made.add_row(*(Text(cell) for cell in row))
     return made
 
 

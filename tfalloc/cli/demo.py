@@ -19,7 +19,7 @@ def demo(
         "demo-output"
     ),
     rows: Annotated[int, typer.Option(help="Rows of the simulated trial.")] = 200_000,
-    epochs: Annotated[int, typer.Option(help="At most so many passes over them.")] = 15,
+    epochs: Annotated[int, typer.Option(help="At most so many passes over them.")] = 25,
     seed: options.Seed = 0,
     jit: options.Jit = True,
     overwrite: options.Overwrite = False,

@@ -13,14 +13,15 @@ import pandas as pd
 from tfalloc import datasets, export
 from tfalloc.cli import allocations, console, fitting, run, scoring
 from tfalloc.cli.plots import write_plots
-from tfalloc.cli.users import TableWriter
+from tfalloc.cli.writing import TableWriter
 from tfalloc.evaluation import oracle_curve, outcome_curve, true_curve
 
 BUDGETS = (0.039, 0.047)
 """Range of the paper's budgets on Criteo: treating nobody costs .038, treating all .049."""
 
-# Chosen by validation goal over several seeds, not by the truth; the same net for both models.
-RECIPE = fitting.Recipe(budget=BUDGETS, goal_weight=10.0, backbone="small", patience=5)
+# The same net for both models. Of the weights tried on other seeds than the demo's default (1 and 3;
+# 10 and 100 on one seed), 1 had the highest validation goal; two-stage training did no worse.
+RECIPE = fitting.Recipe(budget=BUDGETS, goal_weight=1.0, backbone="small", patience=5)
 
 ORACLE = "oracle (knows the truth)"
 END_TO_END = scoring.MODEL

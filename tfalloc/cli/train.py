@@ -47,7 +47,7 @@ def train(
     missing: options.Missing = "error",
     goal_weight: Annotated[
         float, typer.Option(help="Weight of the allocation's outcome in the loss; 0: two-stage.")
-    ] = 10.0,
+    ] = 1.0,
     gradient: Annotated[
         str, typer.Option(help="How the outcome is differentiated: a name in tfalloc.gradients.")
     ] = "finite-difference",
