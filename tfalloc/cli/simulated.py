@@ -19,8 +19,8 @@ from tfalloc.evaluation import oracle_curve, outcome_curve, true_curve
 BUDGETS = (0.039, 0.047)
 """Range of the paper's budgets on Criteo: treating nobody costs .038, treating all .049."""
 
-# The same net for both models. Of the weights tried on other seeds than the demo's default (1 and 3;
-# 10 and 100 on one seed), 1 had the highest validation goal; two-stage training did no worse.
+# The same net for both models. Of the weights tried on other seeds than the demo's default (1, 3;
+# on one seed 10 and 100), 1 had the highest validation goal; two-stage training did no worse.
 RECIPE = fitting.Recipe(budget=BUDGETS, goal_weight=1.0, backbone="small", patience=5)
 
 ORACLE = "oracle (knows the truth)"
