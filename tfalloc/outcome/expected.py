@@ -128,10 +128,12 @@ def expected_outcome(
             else:
                 top = round_up_to_power_of_two(alpha_max)
             if method == "bisection":
-                alpha, converged = _bisection(trial, sums, top, max_iterations, tolerance)
+                alpha, matched, converged = _bisection(
+                    trial, sums, top, max_iterations, tolerance
+                )
             else:
                 alpha, converged = _nary(rows, sums, top, max_iterations, tolerance, num_points)
-            matched = rows.contains(alpha)
+                matched = rows.contains(alpha)
         return _summarise(trial, sums, matched, alpha, converged, crossings.count)
 
 
@@ -165,7 +167,7 @@ class _Sums:
 
 def _bisection(
     trial: Trial, sums: _Sums, alpha_max: tf.Tensor, iterations: int, tolerance: float
-) -> tuple[tf.Tensor, tf.Tensor]:
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     grid = make_grid(alpha_max, iterations)
     ticks = grid.intervals(trial)
     run = bisect(
@@ -175,7 +177,7 @@ def _bisection(
         tolerance=tolerance,
         like=tf.zeros((), grid.dtype),
     )
-    return grid.alpha(run.tick), run.converged
+    return grid.alpha(run.tick), ticks.contain(run.tick), run.converged
 
 
 def _nary(
