@@ -9,11 +9,12 @@ from tfalloc import gradients
 
 GRADIENTS = {
     "nes": gradients.NES(sigma=0.02, num_directions=400),
-    "nes_separate": gradients.NES(sigma=0.02, num_directions=200, joint=False),
     "finite_difference": gradients.FiniteDifference(step=0.02),
     "finite_difference_masked": gradients.FiniteDifference(step=0.02, num_entries=100),
     "smoothed": gradients.Smoothed(temperature=0.05),
-    "smoothed_gaussian": gradients.Smoothed(temperature=0.05, kind="gaussian", mu="alpha", num_nodes=16),
+    "smoothed_gaussian": gradients.Smoothed(
+        temperature=0.05, kind="gaussian", mu="alpha", num_nodes=16
+    ),
     "integrated": gradients.Integrated(),
     "integrated_drp": gradients.Integrated(weight="drp", prices=(0.0, 4.0)),
     "integrated_budget": gradients.Integrated(weight="budget"),

@@ -21,8 +21,8 @@ masked sum of exact integers over rows. Three choices keep the pass short:
 2. Whether S is empty matters only at midpoints where the cost meets the budget: weights are summed
    there only.
 3. Normals are looked up in a table of 2^16 quantiles by random bits, two per 32-bit word. Besides
-   being some ten times faster than Box and Muller's logarithms, integers are the same numbers with
-   and without XLA; `tf.random.stateless_normal` is not.
+   being several times faster than Box and Muller's logarithms, random integers are the same with
+   and without XLA; the stream of `tf.random.stateless_normal` is not.
 
 Pair n reads its own stretch of the random stream, so results do not depend on how pairs are
 grouped into chunks (but for the rounding of the last mean).
@@ -52,7 +52,7 @@ from tfalloc.outcome.ticks import (
     round_up_to_power_of_two,
 )
 
-_CHUNK_ENTRIES = 1 << 19  # entries of v perturbed at once: some tens of MiB without XLA
+_CHUNK_ENTRIES = 1 << 17  # entries of v perturbed at once: what stays in cache
 _LEVEL_BITS = 16  # a direction's entry takes one of 2^16 equally likely values
 _WORDS_A_COUNT = 4  # Philox yields four 32-bit words for each step of its counter
 _PHILOX = 1
@@ -71,7 +71,7 @@ class NES:
         taken forwards and backwards.
       joint: True perturbs v and c in the same N' problems, which gives both gradients; False
         solves N' problems for v (c as predicted) and another N' for c (v as predicted): twice
-        the time, and a gradient of less smoothing and less noise.
+        the time, each gradient smoothed in its own argument only.
       alpha_max: largest shadow price of Algorithm 1, rounded up to a power of two; None: the
         smallest power of two from which on the matched cost of the unperturbed problem is not
         above the budget.
@@ -81,8 +81,8 @@ class NES:
     Calling it gives a `GoalGradient` whose `goal` and `alpha` are those of the unperturbed problem.
     Pairs of which one problem matches no row contribute 0. Memory does not grow with N'.
 
-    The noise of each entry is some |dQ| / (sigma sqrt(N')), whether or not the entry matters: the
-    estimate points uphill over many rows or many batches, not entry by entry.
+    Every entry carries noise of some std(Q+ - Q-) / (sigma sqrt(2 N')), whether or not it matters:
+    the estimate points uphill over many rows and batches, not entry by entry.
 
     Raises:
       ValueError: if an argument is out of its range.
