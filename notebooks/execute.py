@@ -36,6 +36,10 @@ def main() -> int:
         if not check:
             for cell in notebook.cells:
                 cell.metadata.pop("execution", None)  # times of this machine
+                # What goes to stderr are TensorFlow's notes on the machine, not results.
+                outputs = cell.get("outputs", [])
+                if outputs:
+                    cell.outputs = [o for o in outputs if o.get("name") != "stderr"]
             nbformat.write(notebook, path)
     return 0
 

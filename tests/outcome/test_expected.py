@@ -147,6 +147,14 @@ def test_default_alpha_max_finds_the_scale():
         assert abs(float(result.cost) / scale - 0.25) < 0.03
 
 
+def test_default_alpha_max_of_an_infeasible_budget_is_where_nothing_changes_any_more():
+    v, c = np.array([[0.1, 0.3], [0.1, 0.3]]), np.array([[0.5, 1.0], [0.5, 1.0]])
+    q = outcome.expected_outcome(v, c, [0, 1], np.ones(2), np.array([0.5, 1.0]), budget=0.25)
+    # The last choice changes at alpha = .4; the next power of two is .5.
+    assert 0.4 < float(q.alpha) < 0.5
+    assert not bool(q.converged) and float(q.cost) == 0.5
+
+
 def test_estimators():
     rng = np.random.default_rng(17)
     trial = believable_trial(rng, rows=500, arms=2)

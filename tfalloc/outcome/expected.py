@@ -128,9 +128,7 @@ def expected_outcome(
             else:
                 top = round_up_to_power_of_two(alpha_max)
             if method == "bisection":
-                alpha, matched, converged = _bisection(
-                    trial, sums, top, max_iterations, tolerance
-                )
+                alpha, matched, converged = _bisection(trial, sums, top, max_iterations, tolerance)
             else:
                 alpha, converged = _nary(rows, sums, top, max_iterations, tolerance, num_points)
                 matched = rows.contains(alpha)

@@ -93,7 +93,8 @@ def default_alpha_max(
     """The smallest power of two from which on the matched cost is not above the budget.
 
     "From which on" looks at powers of two only (2^-32 to 2^31): one masked sum for each, exact and
-    free of sorting. If even the highest is above the budget, the highest is the answer.
+    free of sorting. If the cost is above the budget at every price, it is the smallest power of two
+    from which on nothing changes any more.
 
     Args:
       rows: match intervals, [B].
@@ -103,7 +104,9 @@ def default_alpha_max(
     """
     powers = tf.constant([2.0 ** (_LOW_EXPONENT + i) for i in range(_NUM_EXPONENTS)], tf.float64)
     matched = tf.cast(rows.contains(powers[:, tf.newaxis]), tf.int64)
-    above = tf.reduce_sum(matched * excess, axis=1) > tf.cast(offset, tf.int64)
+    sums = tf.reduce_sum(matched * excess, axis=1)
+    above = sums > tf.cast(offset, tf.int64)
+    too_low = tf.where(above[-1], sums != sums[-1], above)
     position = tf.range(1, _NUM_EXPONENTS + 1)
-    last_above = tf.reduce_max(tf.where(above, position, tf.zeros_like(position)))
-    return tf.gather(powers, tf.minimum(last_above, _NUM_EXPONENTS - 1))
+    last = tf.reduce_max(tf.where(too_low, position, tf.zeros_like(position)))
+    return tf.gather(powers, tf.minimum(last, _NUM_EXPONENTS - 1))
