@@ -13,7 +13,7 @@ GRADIENTS = {
     "finite_difference_masked": gradients.FiniteDifference(step=0.02, num_entries=100),
     "smoothed": gradients.Smoothed(temperature=0.05),
     "smoothed_gaussian": gradients.Smoothed(
-        temperature=0.05, kind="gaussian", mu="alpha", num_nodes=16
+        temperature=0.05, kind="gaussian", mu="alpha", num_nodes=12, newton_steps=6
     ),
     "integrated": gradients.Integrated(),
     "integrated_drp": gradients.Integrated(weight="drp", prices=(0.0, 4.0)),

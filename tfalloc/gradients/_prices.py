@@ -1,0 +1,117 @@
+"""Which shadow prices the integrated objective looks at, and how much each of them counts.
+
+A weight omega on prices [low, high] enters through two antiderivatives,
+
+    Om0(a) = integral of omega,     Om1(a) = integral of a omega
+
+With s = (a - low) / (high - low), counted from 0 to 1, and R = high - low:
+
+    uniform   omega ds = ds                 Om0 = s,                 Om1 = low s + R s^2 / 2
+    drp       omega ds = ds / (s (1 - s))   Om0 = log(s / (1 - s)),  Om1 = low Om0 - R log(1 - s)
+
+"uniform" has mass 1: the objective is the mean over prices. "drp" has no finite mass, so `EDGE` of
+the range is left out at either end; mass 2 log((1 - EDGE) / EDGE) = 9.2 remains.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tfalloc.outcome._trial import Trial
+from tfalloc.outcome.curve import sweep
+from tfalloc.outcome.exact import to_fixed_point
+from tfalloc.outcome.intervals import match_intervals
+
+EDGE = 0.01
+_TAIL = 0.01  # share of the spend that may be left above the highest price
+_LEAST_SHARE = 0.01  # prices of a budget range cover at least this share of all prices
+
+
+class Prices(NamedTuple):
+    """A range of shadow prices and its weight.
+
+    Attributes:
+      low: scalar float64, response per unit of cost.
+      high: scalar float64, above `low`.
+      drp: Python bool, omega of DRP; else uniform.
+    """
+
+    low: tf.Tensor
+    high: tf.Tensor
+    drp: bool
+
+    def clip(self, alpha: tf.Tensor) -> tf.Tensor:
+        """The nearest price that counts."""
+        edge = EDGE * (self.high - self.low) if self.drp else 0.0
+        return tf.clip_by_value(alpha, self.low + edge, self.high - edge)
+
+    def density(self, alpha: tf.Tensor) -> tf.Tensor:
+        """omega, per unit of price, at prices that count."""
+        width = self.high - self.low
+        if not self.drp:
+            return tf.ones_like(alpha) / width
+        return width / ((alpha - self.low) * (self.high - alpha))
+
+    def antiderivatives(self, alpha: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(Om0, Om1) at prices that count."""
+        width = self.high - self.low
+        share = (alpha - self.low) / width
+        if not self.drp:
+            return share, share * (self.low + 0.5 * width * share)
+        rest = tf.math.log1p(-share)
+        logit = tf.math.log(share) - rest
+        return logit, self.low * logit - width * rest
+
+
+def typical_price(value: tf.Tensor, price: tf.Tensor) -> tf.Tensor:
+    """Mean spread of responses over mean spread of costs; 1 where that says nothing."""
+
+    def spread(x: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(tf.reduce_max(x, axis=1) - tf.reduce_min(x, axis=1))
+
+    ratio = tf.math.divide_no_nan(spread(value), spread(price))
+    return tf.where(ratio > 0.0, ratio, tf.ones_like(ratio))
+
+
+def highest_price(value: tf.Tensor, price: tf.Tensor) -> tf.Tensor:
+    """The price above which a hundredth of the predicted spend is left.
+
+    Row i buys more than its cheapest arm below the price r_i = max over k of (v_k - v_0) / (c_k -
+    c_0), and spends c_k - c_0 just below it. Prices are weighted by this spend because the largest
+    ones belong to rows whose arms cost nearly the same.
+    """
+    cheapest = tf.reduce_min(price, axis=1, keepdims=True)
+    extra = price - cheapest
+    base = tf.reduce_max(tf.where(extra == 0.0, value, value.dtype.min), axis=1, keepdims=True)
+    gain = tf.math.divide_no_nan(value - base, extra)  # 0 for the cheapest arm itself
+    last = tf.reduce_max(gain, axis=1)
+    spend = tf.gather(extra, tf.argmax(gain, axis=1), axis=1, batch_dims=1)
+    order = tf.argsort(last)
+    below = tf.cumsum(tf.gather(spend, order))
+    enough = tf.cast(below >= (1.0 - _TAIL) * below[-1], tf.int32)
+    high = tf.gather(last, tf.gather(order, tf.argmax(enough)))
+    return tf.where(high > 0.0, high, typical_price(value, price))
+
+
+def budget_prices(
+    trial: Trial, budgets: tuple[tf.Tensor, tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The shadow prices of two budgets (low, high) on the exact outcome curve, ascending.
+
+    The price of a budget is the smallest above which C never exceeds it; for a budget that no
+    price meets, `highest_price`.
+    """
+    rows = match_intervals(trial.value, trial.price, trial.treatment)
+    excess = [to_fixed_point(trial.weight * (trial.cost - budget))[0] for budget in budgets]
+    alphas, totals = sweep(rows, tf.stack(excess, axis=1))
+    size = tf.size(alphas)
+    positions = tf.range(size)[:, tf.newaxis]
+    last = tf.reduce_max(tf.where(totals > 0, positions, -1), axis=0)
+    # Entry 2s of the curve is a breakpoint, entry 2s + 1 the open interval after it.
+    found = tf.gather(alphas, tf.where(last < 0, 0, tf.minimum(last + 1 + last % 2, size - 1)))
+    highest = highest_price(trial.value, trial.price)
+    found = tf.where(found < float("inf"), found, highest)
+    low, high = tf.reduce_min(found), tf.reduce_max(found)
+    return low, tf.maximum(high, low + _LEAST_SHARE * highest)
