@@ -2,7 +2,8 @@
 
     python benchmarks/mckp.py --rows 1000000 --arms 5 30 --json mckp.json
 
-Figures are medians over several runs, in seconds (HiGHS and maq: one run); only the ratios carry over to other machines.
+Figures are medians over several runs, in seconds (HiGHS and maq: one run); only the ratios carry
+over to other machines.
 """
 
 from __future__ import annotations

@@ -181,7 +181,8 @@ def main() -> None:
         for name, seconds in alone.items():
             print(f"  alone, {name:23s} {1e3 * seconds:8.2f} ms")
         print(
-            f"  finite differences against brute force   {result['fd_speedup_over_brute_force']:12,.0f} x"
+            "  finite differences against brute force   "
+            f"{result['fd_speedup_over_brute_force']:12,.0f} x"
         )
         print(
             f"  Q: ours {1e3 * q['ours']:.2f} ms, direct loop {1e3 * q['direct']:.2f} ms: "

@@ -144,7 +144,7 @@ def test_a_second_split_with_the_same_seed_is_independent():
     rows = 20_000
     data = RCTData(np.zeros([rows, 1]), np.arange(rows) % 2, np.zeros(rows), np.zeros(rows))
     first, _ = data.split([0.5, 0.5], seed=1)
-    again, rest = first.split([0.5, 0.5], seed=1)
+    again, _rest = first.split([0.5, 0.5], seed=1)
     assert abs(len(again) / len(first) - 0.5) < 4 * 0.5 / np.sqrt(len(first))
     other, _ = data.split([0.5, 0.5], seed=2)
     assert not np.array_equal(other._source.block.row, first._source.block.row)
@@ -226,7 +226,7 @@ def test_shuffle_mixes_row_groups(tmp_path):
 def test_matrix_features_and_array_arguments():
     x = np.arange(12).reshape(6, 2)
     data = RCTData(x, [0, 1, 0, 1, 0, 1], np.zeros(6), np.ones(6), sample_weight=np.ones(6))
-    features, targets, weight = next(iter(data.batches(4)))
+    features, _targets, weight = next(iter(data.batches(4)))
     np.testing.assert_array_equal(features, x[:4])
     assert data.is_matrix and features.dtype == tf.float32 and weight.shape == (4,)
     np.testing.assert_array_equal(data.features, x)

@@ -11,7 +11,7 @@ Floats = npt.NDArray[np.float64]
 
 @st.composite
 def dyadic(draw: st.DrawFn, max_rows: int = 6, max_arms: int = 5) -> tuple[Floats, Floats]:
-    """Draws (value, cost) on multiples of 1/4 in a small range: ties, duplicates, dominated arms."""
+    """Draws (value, cost) on a coarse grid of quarters: ties, duplicates, dominated arms."""
     n, k = draw(st.integers(1, max_rows)), draw(st.integers(1, max_arms))
     grid = st.lists(st.integers(-4, 8), min_size=n * k, max_size=n * k)
     value, cost = (np.array(draw(grid), float).reshape(n, k) / 4 for _ in range(2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 
@@ -93,7 +94,7 @@ def path(v, c, t, y, z, w, budget):
                 i for i in range(len(t)) if _matched_at_quotient(v[i], c[i], t[i], probes[n][0])
             ]
             above[n] = math.fsum(w[i] * (z[i] - budget) for i in rows) > 0
-    crossings = sum(a != b for a, b in zip(above, above[1:]))
+    crossings = sum(a != b for a, b in itertools.pairwise(above))
     if above[-1]:
         return math.inf, math.nan, False, crossings
     last = max((n for n, a in enumerate(above) if a), default=-1)

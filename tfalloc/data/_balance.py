@@ -135,7 +135,7 @@ def check(blocks: Iterable[Block], schema: Schema, stats: TrialStats) -> Balance
         outer += weighted.T @ x
     mean = first / total[:, None]
     variance = np.maximum(second / total[:, None] - mean**2, 0.0)
-    differences = {name: 0.0 for name in schema.kinds}
+    differences = dict.fromkeys(schema.kinds, 0.0)
     for a in range(k):
         for b in range(a):
             pooled = np.sqrt((variance[a] + variance[b]) / 2)

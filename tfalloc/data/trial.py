@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -138,8 +139,9 @@ class RCTData(TrialView):
         Example:
             >>> import pandas as pd
             >>> frame = pd.DataFrame({"age": [30, 41], "arm": ["none", "mail"], "bought": [0, 1]})
-            >>> data = RCTData.from_frame(frame, treatment="arm", response="bought",
-            ...                           cost={"none": 0.0, "mail": 0.1})
+            >>> data = RCTData.from_frame(
+            ...     frame, treatment="arm", response="bought", cost={"none": 0.0, "mail": 0.1}
+            ... )
             >>> data.treatment_names, data.feature_names
             (['none', 'mail'], ['age'])
         """
@@ -248,8 +250,9 @@ class RCTData(TrialView):
 
         Example:
             >>> import numpy as np
-            >>> data = RCTData(np.zeros([1000, 1]), np.arange(1000) % 2, np.zeros(1000),
-            ...                np.zeros(1000))
+            >>> data = RCTData(
+            ...     np.zeros([1000, 1]), np.arange(1000) % 2, np.zeros(1000), np.zeros(1000)
+            ... )
             >>> train, test = data.split([0.7, 0.3], seed=1)
             >>> len(train) + len(test)
             1000
@@ -260,7 +263,7 @@ class RCTData(TrialView):
         edges = np.concatenate([[0.0], np.cumsum(portions)])
         edges[-1] = 1.0
         key = _hash.key(seed, self._depth)
-        parts = [(key, float(a), float(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        parts = [(key, float(a), float(b)) for a, b in itertools.pairwise(edges)]
         if isinstance(self._source, MemorySource):
             block = self._source.block
             sources: list[Any] = [
