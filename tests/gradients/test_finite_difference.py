@@ -168,3 +168,12 @@ def test_messages(arguments, message):
 def test_mask_needs_a_seed():
     with pytest.raises(ValueError, match=r"pass seed=\(a, b\)"):
         FiniteDifference(num_entries=2)([[0.1, 0.2]], [[0.0, 1.0]], [0], [1.0], [0.0], 0.5)
+
+
+def test_mask_is_the_same_with_and_without_xla_for_a_seed_that_is_a_tensor():
+    from tfalloc.gradients.finite_difference import _mask
+
+    seed = tf.constant([3, 4])
+    plain = _mask(tf.constant([50, 3]), 40, seed)
+    compiled = tf.function(lambda s: _mask(tf.constant([50, 3]), 40, s), jit_compile=True)(seed)
+    np.testing.assert_array_equal(plain, compiled)

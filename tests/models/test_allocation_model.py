@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfalloc.data import RCTData
 from tfalloc.gradients import FiniteDifference, GoalGradient
-from tfalloc.models import AllocationModel
+from tfalloc.models import AllocationModel, objective
 from tfalloc.models.objective import surrogate
 
 
@@ -221,3 +221,16 @@ def test_schedule_and_budget_callable():
 def test_messages(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_budgets_are_uniform_on_their_range_and_alike_with_xla():
+    draw = lambda step: objective.draw_budget((0.2, 0.6), 7, step)  # noqa: E731
+    steps = tf.range(4000)
+    plain = tf.map_fn(draw, steps, fn_output_signature=tf.float32).numpy()
+    compiled = tf.function(draw, jit_compile=True)
+    assert np.all((plain >= 0.2) & (plain <= 0.6))
+    # 4 standard errors of the mean and of the share below a quarter
+    assert abs(plain.mean() - 0.4) < 4 * 0.4 / np.sqrt(12 * 4000)
+    assert abs(np.mean(plain < 0.3) - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 4000)
+    for step in (0, 1, 17):
+        assert float(compiled(tf.constant(step))) == pytest.approx(plain[step], rel=1e-6)

@@ -252,10 +252,16 @@ def _mask(shape: tf.Tensor, num_entries: int, seed: Tensor | None) -> tf.Tensor:
         raise ValueError(
             f"num_entries={num_entries} draws entries at random: pass seed=(a, b), two integers."
         )
+    # Integer bits: float draws differ between XLA and plain graphs when the seed is a tensor.
     keys = tf.random.stateless_uniform(
-        [2, shape[0] * shape[1]], tf.cast(seed, tf.int32), alg="philox"
+        tf.stack([2, shape[0] * shape[1]]),
+        tf.cast(seed, tf.int32),
+        minval=None,
+        maxval=None,
+        dtype=tf.int32,
+        alg="philox",
     )
-    # Ranks, not a threshold: equal float32 keys must not change the number of entries.
+    # Ranks, not a threshold: equal keys must not change the number of entries.
     ranks = tf.argsort(tf.argsort(keys, axis=1, stable=True), axis=1)
     v, c = tf.unstack(tf.reshape(ranks < num_entries, [2, shape[0], shape[1]]))
     return tf.stack([v, v, c, c])

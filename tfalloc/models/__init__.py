@@ -1,5 +1,9 @@
 """Keras models trained through the allocation."""
 
-from tfalloc.models.allocation_model import AllocationModel
+from tfalloc._backend import require_tensorflow
+
+require_tensorflow()
+
+from tfalloc.models.allocation_model import AllocationModel  # noqa: E402
 
 __all__ = ["AllocationModel"]

@@ -56,7 +56,9 @@ def draw_budget(budget: Budget, seed: int, step: tf.Tensor) -> tf.Tensor:
     if isinstance(budget, tuple):
         pair = step_seed(seed, step)
         low, high = budget
-        return tf.random.stateless_uniform((), pair, low, high, alg="philox")
+        # Integer bits: float draws differ between XLA and plain graphs when the seed is a tensor.
+        bits = tf.random.stateless_uniform((), pair, None, None, tf.int32, alg="philox")
+        return low + (high - low) * (tf.cast(bits, tf.float32) / 2.0**32 + 0.5)
     return tf.constant(budget, tf.float32)
 
 

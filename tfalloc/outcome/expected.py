@@ -104,7 +104,7 @@ def expected_outcome(
       ...     v, c, [1, 0, 0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0], budget=0.5, method="path"
       ... )
       >>> round(float(q.response), 3), round(float(q.alpha), 3), int(q.num_matched)
-      (0.333, 0.1, 3)
+      (0.5, 0.05, 2)
 
     Source: Yan et al. 2023, Eq. 5, 6 and Algorithm 1.
     """
