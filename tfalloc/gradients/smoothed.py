@@ -68,9 +68,10 @@ class Smoothed:
         converges to as the batch and the number of directions grow.
       temperature_cost: standard deviation of the noise on predicted costs, in units of cost
         ("gaussian" only); None: the same number as `temperature`.
-      mu: "empirical", the ratio of slopes, exact for the batch but as noisy as they are; "alpha",
-        the shadow price, its limit for a calibrated model as the temperature falls; or a number,
-        such as a running mean over steps. 0 in any case where the budget does not bind.
+      mu: "empirical", the ratio of slopes: exact for the batch, but of either sign where few rows
+        are near a tie or outcomes are rare; "alpha", the shadow price, its limit for a calibrated
+        model as the temperature falls; or a number, such as a running mean over steps. 0 in any
+        case where the budget does not bind.
       num_nodes: quadrature nodes ("gaussian" with more than two arms only).
       newton_steps: most steps of the search for alpha; some 4 suffice where C falls steadily.
       alpha_max: largest shadow price of Algorithm 1, where the search starts; None: see
