@@ -155,6 +155,14 @@ def test_default_alpha_max_of_an_infeasible_budget_is_where_nothing_changes_any_
     assert not bool(q.converged) and float(q.cost) == 0.5
 
 
+def test_python_numbers_keep_their_digits():
+    """In float32, .3 is above .3: a budget that pays exactly must not become one that does not."""
+    v, c = [[0.1, 0.3], [0.1, 0.2]], [[0.0, 0.3], [0.0, 0.3]]
+    q = outcome.expected_outcome(v, c, [1, 1], [1.0, 0.0], [0.3, 0.3], budget=0.3, method="path")
+    assert float(q.cost) == 0.3 and float(q.alpha) == 0.0
+    assert float(outcome.match_intervals(v, c, [1, 1]).upper[1]) == (0.2 - 0.1) / 0.3
+
+
 def test_estimators():
     rng = np.random.default_rng(17)
     trial = believable_trial(rng, rows=500, arms=2)

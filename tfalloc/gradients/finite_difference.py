@@ -22,7 +22,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfalloc.gradients.base import GoalGradient, finish
-from tfalloc.outcome._trial import Tensor, Trial, as_trial
+from tfalloc.outcome._trial import Tensor, Trial, as_float64, as_trial
 from tfalloc.outcome.bisection import Bisection, bisect
 from tfalloc.outcome.exact import Terms, exact_terms, ratio
 from tfalloc.outcome.intervals import match_intervals, received, rivals
@@ -130,7 +130,7 @@ class FiniteDifference:
         """
         with tf.name_scope("finite_difference"):
             trial = as_trial(pred_response, pred_cost, treatment, response, cost, propensity)
-            terms = exact_terms(trial, tf.cast(budget, tf.float64))
+            terms = exact_terms(trial, as_float64(budget))
             grid = self._grid(trial, terms)
             rows = grid.intervals(trial)
             table = prefix_table(rows, terms, grid)

@@ -35,7 +35,7 @@ from tfalloc.gradients._integral import IntegratedObjective, integrate
 from tfalloc.gradients._prices import Prices, budget_prices, highest_price
 from tfalloc.gradients.base import GoalGradient, finish
 from tfalloc.outcome import expected_outcome
-from tfalloc.outcome._trial import Tensor, Trial, as_trial
+from tfalloc.outcome._trial import Tensor, Trial, as_float64, as_trial
 
 WEIGHTS = ("uniform", "drp", "budget")
 
@@ -170,7 +170,7 @@ class Integrated:
         if self.weight != "budget":
             return Prices(tf.zeros((), tf.float64), highest_price(trial.value, trial.price), drp)
         if self.budgets is None:
-            middle = tf.cast(budget, tf.float64)
+            middle = as_float64(budget)
             budgets = middle * (1.0 - self.spread), middle * (1.0 + self.spread)
         else:
             budgets = tuple(tf.constant(x, tf.float64) for x in self.budgets)

@@ -40,7 +40,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfalloc.gradients.base import GoalGradient, finish
-from tfalloc.outcome._trial import Tensor, Trial, as_trial
+from tfalloc.outcome._trial import Tensor, Trial, as_float64, as_trial
 from tfalloc.outcome.bisection import Bisection, bisect
 from tfalloc.outcome.exact import Terms, exact_terms, ratio
 from tfalloc.outcome.intervals import Rivals, match_intervals
@@ -171,7 +171,7 @@ class NES:
             raise ValueError("NES draws directions at random: pass seed=(a, b), two integers.")
         with tf.name_scope("nes"):
             trial = as_trial(pred_response, pred_cost, treatment, response, cost, propensity)
-            terms = exact_terms(trial, tf.cast(budget, tf.float64))
+            terms = exact_terms(trial, as_float64(budget))
             problem = _Problem(trial, terms, self._grid(trial, terms), self.tolerance)
             still = _Noise(tf.zeros_like(problem.value), tf.zeros((), tf.float64))
             goal, run = problem.solve(still, still)

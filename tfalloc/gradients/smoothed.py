@@ -32,7 +32,7 @@ import tensorflow as tf
 from tfalloc.gradients._smooth import Noise, SmoothOutcome, search
 from tfalloc.gradients.base import GoalGradient, finish
 from tfalloc.outcome import ExpectedOutcome, expected_outcome
-from tfalloc.outcome._trial import Tensor, Trial, as_trial
+from tfalloc.outcome._trial import Tensor, Trial, as_float64, as_trial
 
 KINDS = ("softmax", "gaussian")
 
@@ -212,7 +212,7 @@ class Smoothed:
         mu: Tensor | None,
         outcome_model: tuple[Tensor, Tensor] | None,
     ) -> SmoothedOutcome:
-        budget = tf.cast(budget, tf.float64)
+        budget = as_float64(budget)
         noise = Noise(self.kind, self.temperature, self.temperature_cost, self.num_nodes)
         at = SmoothOutcome(trial, noise, outcome_model)
         free = at(tf.zeros((), tf.float64))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 Tensor = Any  # NumPy arrays and tensors are both welcome wherever this stands.
@@ -29,6 +30,13 @@ class Trial(NamedTuple):
     weight: tf.Tensor
 
 
+def as_float64(x: Tensor) -> tf.Tensor:
+    """Converts to float64. TensorFlow alone would round Python numbers to float32 first."""
+    if tf.is_tensor(x):
+        return tf.cast(x, tf.float64)
+    return tf.constant(np.asarray(x, np.float64))
+
+
 def as_predictions(
     pred_response: Tensor, pred_cost: Tensor, treatment: Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -40,8 +48,8 @@ def as_predictions(
     Raises:
       ValueError: if ranks or static shapes do not fit together.
     """
-    value = tf.cast(tf.convert_to_tensor(pred_response), tf.float64)
-    price = tf.cast(tf.convert_to_tensor(pred_cost), tf.float64)
+    value = as_float64(pred_response)
+    price = as_float64(pred_cost)
     arm = tf.cast(tf.convert_to_tensor(treatment), tf.int32)
     if value.shape.rank != 2 or price.shape.rank != 2:
         raise ValueError(
@@ -71,14 +79,14 @@ def as_trial(
       ValueError: if ranks or static shapes do not fit together.
     """
     value, price, arm = as_predictions(pred_response, pred_cost, treatment)
-    y = tf.cast(tf.convert_to_tensor(response), tf.float64)
-    z = tf.cast(tf.convert_to_tensor(cost), tf.float64)
+    y = as_float64(response)
+    z = as_float64(cost)
     _check_rows("response", y, value.shape)
     _check_rows("cost", z, value.shape)
     if propensity is None:
         weight = tf.ones_like(y)
     else:
-        share = tf.cast(tf.convert_to_tensor(propensity), tf.float64)
+        share = as_float64(propensity)
         _check_rows("propensity", share, value.shape)
         weight = 1.0 / share
     return Trial(value, price, arm, y, z, weight)

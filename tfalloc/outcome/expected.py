@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfalloc.outcome._trial import Tensor, Trial, as_trial
+from tfalloc.outcome._trial import Tensor, Trial, as_float64, as_trial
 from tfalloc.outcome.bisection import bisect
 from tfalloc.outcome.curve import sweep
 from tfalloc.outcome.exact import Terms, ratio, to_fixed_point
@@ -116,7 +116,7 @@ def expected_outcome(
         if estimator == "ht" and propensity is None:
             arms = tf.cast(tf.shape(trial.value)[1], tf.float64)
             trial = trial._replace(weight=trial.weight * arms)
-        budget = tf.cast(budget, tf.float64)
+        budget = as_float64(budget)
         rows = match_intervals(trial.value, trial.price, trial.treatment)
         sums = _Sums(trial, budget, estimator)
         crossings = _path(rows, sums)
