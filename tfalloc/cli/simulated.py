@@ -19,9 +19,9 @@ from tfalloc.evaluation import oracle_curve, outcome_curve, true_curve
 BUDGETS = (0.039, 0.047)
 """Range of the paper's budgets on Criteo: treating nobody costs .038, treating all .049."""
 
-# The same net for both models. Of the weights tried on other seeds than the demo's default (1, 3;
-# on one seed 10 and 100), 1 had the highest validation goal; two-stage training did no worse.
-RECIPE = fitting.Recipe(budget=BUDGETS, goal_weight=1.0, backbone="small", patience=5)
+# The same net for both models. On seeds other than the demo's default, weights from 1 up made the
+# policy worse (the signal of 200,000 rows is weak), and .1 tied with two-stage training.
+RECIPE = fitting.Recipe(budget=BUDGETS, goal_weight=0.1, backbone="small", patience=5)
 
 ORACLE = "oracle (knows the truth)"
 END_TO_END = scoring.MODEL
@@ -124,6 +124,9 @@ def _say_what_holds(paired: dict[str, float], true_gain: float, truths: dict[str
     """Sentences that are true whichever model wins."""
     low, high = paired["difference_low"], paired["difference_high"]
     clear = "clear of 0" if low > 0 or high < 0 else "not clear of 0"
+    estimate = f"{paired['difference']:+.3g} ({low:+.3g} … {high:+.3g}), {clear}"
+    if np.isnan(paired["difference"]):
+        estimate = "not known, for these rows show no way to keep one of them within the budget"
     base = truths[scoring.UNTARGETED].response
     reach = truths[ORACLE].response - base
     shares = {
@@ -131,8 +134,7 @@ def _say_what_holds(paired: dict[str, float], true_gain: float, truths: dict[str
         for name in (scoring.TWO_STAGE, END_TO_END)
     }
     lines = [
-        f"end-to-end minus two-stage, paired by user: {paired['difference']:+.3g} "
-        f"({low:+.3g} … {high:+.3g}), {clear}; in truth {true_gain:+.3g}: "
+        f"end-to-end minus two-stage, paired by user: {estimate}; in truth {true_gain:+.3g}: "
         f"{'end-to-end' if true_gain > 0 else 'two-stage'} is better on this seed.",
         "of what perfect targeting would add to the same mix for everyone, "
         + " and ".join(f"{name} gets {share:.0%}" for name, share in shares.items())
@@ -141,17 +143,32 @@ def _say_what_holds(paired: dict[str, float], true_gain: float, truths: dict[str
     console.out().print("\n".join(lines), markup=False, soft_wrap=True)
 
 
+def _allocate(
+    model: Any, target: Path, calibration: str, trial: Any, users: Path, budget: float
+) -> Any:
+    export.save(
+        model, target, population=trial, budgets=BUDGETS, calibration=calibration, overwrite=True
+    )
+    return allocations.by_saved_model(
+        target, str(users), None, None, budget=budget, total_budget=None
+    )
+
+
 def _serve(folder: Path, model: Any, trial: Any, fresh: Any, budget: float) -> dict[str, float]:
     """Exports, reloads, allocates the fresh users, and compares spend with the budget."""
     console.note("exporting a SavedModel, reloading it, allocating the fresh users …")
     target = folder / "savedmodel"
-    export.save(model, target, population=trial, budgets=BUDGETS, calibration="predicted")
     users = folder / "users.parquet"
     try:
         pd.DataFrame(fresh.data.features).to_parquet(users, index=False)
-        plan = allocations.by_saved_model(
-            target, str(users), None, None, budget=budget, total_budget=None
-        )
+        try:
+            # Training through the allocation cares about decisions, not about the level of
+            # predicted costs: the trial says what a price really costs.
+            plan = _allocate(model, target, "trial", trial, users, budget)
+        except ValueError as error:
+            # A small trial may not show any price at which the budget is kept.
+            console.note(f"by the trial's costs: {error}; going by predicted costs instead")
+            plan = _allocate(model, target, "predicted", trial, users, budget)
     finally:
         users.unlink(missing_ok=True)
     writer = TableWriter(folder / "allocation.csv", ".csv")
