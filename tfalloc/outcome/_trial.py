@@ -92,6 +92,31 @@ def as_trial(
     return Trial(value, price, arm, y, z, weight)
 
 
+def as_outcome_model(
+    outcome_model: tuple[Tensor, Tensor], shape: tf.TensorShape
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Converts the (response, cost) that a model expects of every row under every arm.
+
+    Raises:
+      ValueError: if these are not two matrices of the shape of the predictions.
+    """
+    try:
+        response, cost = outcome_model
+    except (TypeError, ValueError):
+        raise ValueError(
+            "outcome_model must be a pair (response, cost) of matrices [batch, num_treatments]; "
+            f"received {type(outcome_model).__name__}."
+        ) from None
+    models = as_float64(response), as_float64(cost)
+    for name, model in zip(("response", "cost"), models, strict=True):
+        if model.shape.rank != 2 or not model.shape.is_compatible_with(shape):
+            raise ValueError(
+                f"outcome_model's {name} must have the shape of the predictions, "
+                f"[batch, num_treatments] = {shape}; received {model.shape}."
+            )
+    return models
+
+
 def _check_rows(name: str, rows: tf.Tensor, shape: tf.TensorShape) -> None:
     if rows.shape.rank != 1 or not rows.shape[:1].is_compatible_with(shape[:1]):
         raise ValueError(

@@ -12,13 +12,16 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfalloc.outcome._trial import Tensor, Trial, as_trial
-from tfalloc.outcome.exact import ratio, to_fixed_point
-from tfalloc.outcome.intervals import MatchIntervals, match_intervals
+from tfalloc.outcome._trial import Tensor, as_trial
+from tfalloc.outcome.estimators import make_estimator
+from tfalloc.outcome.intervals import MatchIntervals
+from tfalloc.outcome.sums import Outcomes
 
 
 class OutcomeCurve(NamedTuple):
     """The outcome of the policy at every alpha >= 0, fields of shape [4B + 2].
+
+    ([4BK + 2] for the doubly robust estimate, where every arm of a row has its interval.)
 
     Entry 2s holds at exactly `alpha[2s]`; entry 2s + 1 holds on the open interval between
     `alpha[2s + 1]` (the same number) and `alpha[2s + 2]`. Breakpoints ascend from 0. Unused entries
@@ -44,6 +47,8 @@ def curve(
     response: Tensor,
     cost: Tensor,
     propensity: Tensor | None = None,
+    *,
+    outcome_model: tuple[Tensor, Tensor] | None = None,
 ) -> OutcomeCurve:
     """Expected response and cost of `argmax(v - alpha c)` at every shadow price.
 
@@ -54,6 +59,9 @@ def curve(
       response: [batch], observed response.
       cost: [batch], observed cost, per user.
       propensity: [batch], probability of the received treatment; None: all the same (Eq. 5, 6).
+      outcome_model: (response, cost) expected of every row under every arm, each
+        [batch, num_treatments], in the units of `response` and `cost`, by a frozen model that has
+        not seen these rows (cross-fitted): the doubly robust estimate of `expected_outcome`.
 
     Returns:
       `OutcomeCurve`, by the ratio of weighted sums (Hajek) with weights 1 / propensity.
@@ -74,22 +82,16 @@ def curve(
     """
     with tf.name_scope("outcome_curve"):
         trial = as_trial(pred_response, pred_cost, treatment, response, cost, propensity)
-        weight, weight_unit = to_fixed_point(trial.weight)
-        value, value_unit = to_fixed_point(trial.weight * trial.response)
-        spend, spend_unit = to_fixed_point(trial.weight * trial.cost)
-        columns = tf.stack([weight, value, spend, tf.ones_like(weight)], axis=1)
-        alpha, sums = sweep(_intervals(trial), columns)
-        weight, value, spend, count = tf.unstack(sums, axis=1)
-        return OutcomeCurve(
-            alpha=alpha,
-            response=ratio(value, value_unit, weight, weight_unit),
-            cost=ratio(spend, spend_unit, weight, weight_unit),
-            num_matched=count,
+        estimator = make_estimator(
+            "hajek" if outcome_model is None else "doubly_robust",
+            trial,
+            propensity=propensity,
+            outcome_model=outcome_model,
         )
-
-
-def _intervals(trial: Trial) -> MatchIntervals:
-    return match_intervals(trial.value, trial.price, trial.treatment)
+        outcomes = Outcomes(estimator)
+        alpha, sums = sweep(estimator.intervals(), tf.stack(outcomes.columns, axis=1))
+        mean_response, mean_cost, num_matched = outcomes.of(tf.unstack(sums, axis=1))
+        return OutcomeCurve(alpha, mean_response.total, mean_cost.total, num_matched)
 
 
 def sweep(rows: MatchIntervals, columns: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -18,15 +18,15 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfalloc.outcome._trial import Tensor, Trial, as_float64, as_trial
+from tfalloc.outcome._trial import Tensor, as_float64, as_trial
 from tfalloc.outcome.bisection import bisect
 from tfalloc.outcome.curve import sweep
-from tfalloc.outcome.exact import Terms, ratio, to_fixed_point
-from tfalloc.outcome.intervals import MatchIntervals, match_intervals
-from tfalloc.outcome.ticks import default_alpha_max, make_grid, round_up_to_power_of_two
+from tfalloc.outcome.estimators import COST, RESPONSE, make_estimator
+from tfalloc.outcome.intervals import MatchIntervals
+from tfalloc.outcome.sums import BranchTest, Outcomes
+from tfalloc.outcome.ticks import check_search, make_grid, round_up_to_power_of_two
 
 METHODS = ("bisection", "nary", "path")
-ESTIMATORS = ("hajek", "matched", "ht")
 
 
 class ExpectedOutcome(NamedTuple):
@@ -68,6 +68,7 @@ def expected_outcome(
     max_iterations: int = 18,
     tolerance: float = 0.0,
     estimator: str = "hajek",
+    outcome_model: tuple[Tensor, Tensor] | None = None,
     num_points: int = 15,
 ) -> ExpectedOutcome:
     """Expected response per user when a budget is spent as the predictions say.
@@ -87,7 +88,13 @@ def expected_outcome(
         same resolution.
       tolerance: bisection and nary stop when |C - budget| is at most this, in cost per user.
       estimator: "hajek", ratio of sums weighted by 1 / propensity; "matched", the plain means of
-        Eq. 5 and 6 whatever the propensities; "ht", Horvitz-Thompson.
+        Eq. 5 and 6 whatever the propensities; "ht", Horvitz-Thompson; "doubly_robust", the mean of
+        `outcome_model` under the assigned arms plus Hajek's estimate of its residuals: consistent
+        if the propensities *or* the model are right, and the less noisy the better the model.
+      outcome_model: (response, cost) expected of every row under every arm, each
+        [batch, num_treatments], in the units of `response` and `cost`; "doubly_robust" only. From
+        a frozen model that has not seen these rows (cross-fitted): residuals of rows that it was
+        fitted to are too small, and the estimate keeps its optimism.
       num_points: points a round of nary.
 
     Returns:
@@ -95,7 +102,8 @@ def expected_outcome(
       (`num_matched`, `converged`), not exceptions.
 
     Raises:
-      ValueError: if shapes do not fit, a name is unknown, or the budget is not finite.
+      ValueError: if shapes do not fit, a name is unknown, the budget is not finite, or
+        `outcome_model` is missing or not wanted.
 
     Example:
       >>> import tfalloc
@@ -105,91 +113,91 @@ def expected_outcome(
       ... )
       >>> round(float(q.response), 3), round(float(q.alpha), 3), int(q.num_matched)
       (0.5, 0.05, 2)
+      >>> model = [[0.0, 0.5], [0.25, 0.25], [0.0, 0.0]], [[0.0, 1.0]] * 3
+      >>> args = v, c, [1, 0, 0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]
+      >>> q = tfalloc.outcome.expected_outcome(
+      ...     *args, budget=0.5, method="path", estimator="doubly_robust", outcome_model=model
+      ... )
+      >>> round(float(q.alpha), 3)  # at .05 the last row, unmatched, still costs 1 by the model
+      0.1
 
     Source: Yan et al. 2023, Eq. 5, 6 and Algorithm 1.
     """
-    _check(method, estimator, budget, alpha_max, max_iterations, tolerance, num_points)
+    _check(method, budget, alpha_max, max_iterations, tolerance, num_points)
     with tf.name_scope("expected_outcome"):
-        if estimator == "matched":
-            propensity = None
-        trial = as_trial(pred_response, pred_cost, treatment, response, cost, propensity)
-        if estimator == "ht" and propensity is None:
-            arms = tf.cast(tf.shape(trial.value)[1], tf.float64)
-            trial = trial._replace(weight=trial.weight * arms)
-        budget = as_float64(budget)
-        rows = match_intervals(trial.value, trial.price, trial.treatment)
-        sums = _Sums(trial, budget, estimator)
-        crossings = _path(rows, sums)
+        by = make_estimator(
+            estimator,
+            as_trial(pred_response, pred_cost, treatment, response, cost, propensity),
+            propensity=propensity,
+            outcome_model=outcome_model,
+        )
+        intervals = by.intervals()
+        test = BranchTest(by, as_float64(budget))
+        crossings = _path(intervals, test)
         if method == "path":
-            alpha, matched, converged = crossings.alpha, crossings.matched, crossings.feasible
+            found = crossings.answer
         else:
             if alpha_max is None:
-                top = default_alpha_max(rows, sums.terms.excess, sums.offset)
+                top = test.alpha_max(intervals)
             else:
                 top = round_up_to_power_of_two(alpha_max)
             if method == "bisection":
-                alpha, matched, converged = _bisection(trial, sums, top, max_iterations, tolerance)
+                found = _bisection(intervals, test, top, max_iterations, tolerance)
             else:
-                alpha, converged = _nary(rows, sums, top, max_iterations, tolerance, num_points)
-                matched = rows.contains(alpha)
-        return _summarise(trial, sums, matched, alpha, converged, crossings.count)
-
-
-class _Sums:
-    """Exact sums of one estimator: C is above the budget iff sum over S of excess > offset."""
-
-    def __init__(self, trial: Trial, budget: tf.Tensor, estimator: str):
-        self.horvitz_thompson = estimator == "ht"
-        w, y, z = trial.weight, trial.response, trial.cost
-        self.size = tf.cast(tf.size(w), tf.float64)
-        excess, excess_unit = to_fixed_point(w * z if self.horvitz_thompson else w * (z - budget))
-        weight, weight_unit = to_fixed_point(w)
-        value, value_unit = to_fixed_point(w * y)
-        self.terms = Terms(excess, weight, value, excess_unit, weight_unit, value_unit)
-        # Horvitz-Thompson divides by the number of rows, matched or not.
-        self.offset = (
-            tf.cast(tf.round(self.size * budget / excess_unit), tf.int64)
-            if self.horvitz_thompson
-            else tf.zeros((), tf.int64)
+                found = _nary(intervals, test, top, max_iterations, tolerance, num_points)
+        outcomes = Outcomes(by)
+        mean_response, mean_cost, num_matched = outcomes.over(found.matched)
+        return ExpectedOutcome(
+            response=mean_response.total,
+            cost=mean_cost.total,
+            alpha=found.alpha,
+            num_matched=num_matched,
+            num_crossings=crossings.count,
+            converged=found.converged,
+            response_stderr=outcomes.stderr(found.matched, RESPONSE, mean_response),
+            cost_stderr=outcomes.stderr(found.matched, COST, mean_cost),
         )
-        self.whole = tf.cast(tf.round(self.size / weight_unit), tf.int64)
 
-    def over(self, matched: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(excess, weight) over matched rows, [..., B] bool -> [...]."""
-        member = tf.cast(matched, tf.int64)
-        excess = tf.reduce_sum(member * self.terms.excess, axis=-1) - self.offset
-        if self.horvitz_thompson:
-            return excess, tf.zeros_like(excess) + self.whole
-        return excess, tf.reduce_sum(member * self.terms.weight, axis=-1)
+
+class _Answer(NamedTuple):
+    """Where a search ended; matched: which of the estimator's terms count there."""
+
+    alpha: tf.Tensor
+    matched: tf.Tensor
+    converged: tf.Tensor
 
 
 def _bisection(
-    trial: Trial, sums: _Sums, alpha_max: tf.Tensor, iterations: int, tolerance: float
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    intervals: MatchIntervals,
+    test: BranchTest,
+    alpha_max: tf.Tensor,
+    iterations: int,
+    tolerance: float,
+) -> _Answer:
     grid = make_grid(alpha_max, iterations)
-    ticks = grid.intervals(trial)
+    ticks = grid.intervals(intervals)
     run = bisect(
-        lambda tick: sums.over(ticks.contain(tick)),
+        lambda tick: test.over(ticks.contain(tick)),
         grid,
-        sums.terms,
+        test.units,
         tolerance=tolerance,
         like=tf.zeros((), grid.dtype),
     )
-    return grid.alpha(run.tick), ticks.contain(run.tick), run.converged
+    return _Answer(grid.alpha(run.tick), ticks.contain(run.tick), run.converged)
 
 
 def _nary(
-    rows: MatchIntervals,
-    sums: _Sums,
+    intervals: MatchIntervals,
+    test: BranchTest,
     alpha_max: tf.Tensor,
     iterations: int,
     tolerance: float,
     num_points: int,
-) -> tuple[tf.Tensor, tf.Tensor]:
+) -> _Answer:
     """n evenly spaced points a round; the bracket ends at the first one not above the budget."""
     share = tf.range(1, num_points + 1, dtype=tf.float64) / (num_points + 1.0)
     rounds = math.ceil(iterations / math.log2(num_points + 1))
-    limit = tolerance * sums.terms.weight_unit / sums.terms.excess_unit
+    limit = tolerance * test.units.weight_unit / test.units.excess_unit
 
     def first(flags: tf.Tensor, otherwise: int) -> tf.Tensor:
         index = tf.range(num_points)
@@ -197,7 +205,7 @@ def _nary(
 
     def body(low, high, answer, done):
         points = low + (high - low) * share
-        excess, weight = sums.over(rows.contains(points[:, tf.newaxis]))
+        excess, weight = test.over(intervals.contains(points[:, tf.newaxis]))
         gap = tf.cast(tf.abs(excess), tf.float64)
         close = (weight > 0) & (gap <= limit * tf.cast(weight, tf.float64))
         hit = first(close, num_points)
@@ -219,73 +227,34 @@ def _nary(
         (zero, alpha_max, zero, tf.constant(False)),
         maximum_iterations=rounds,
     )
-    return answer, done
+    return _Answer(answer, intervals.contains(answer), done)
 
 
 class _Path(NamedTuple):
-    alpha: tf.Tensor
-    matched: tf.Tensor
-    feasible: tf.Tensor
+    answer: _Answer
     count: tf.Tensor
 
 
-def _path(rows: MatchIntervals, sums: _Sums) -> _Path:
-    """The last place where C is above the budget, on the exact curve."""
-    alphas, totals = sweep(rows, tf.stack([sums.terms.excess, sums.terms.weight], axis=1))
-    above = totals[:, 0] > sums.offset
+def _path(intervals: MatchIntervals, test: BranchTest) -> _Path:
+    """The last place where C is above the budget, on the exact curve; and how often it crosses."""
+    alphas, sums = sweep(intervals, tf.stack(test.columns, axis=1))
+    excess, _ = test.of(tf.unstack(sums, axis=1))
+    above = excess > 0
     size = tf.size(alphas)
     last = tf.reduce_max(tf.where(above, tf.range(size), -1))
     # After a point comes its own open interval; after an open interval, the next breakpoint's.
     here = tf.where(last < 0, 0, tf.minimum(last + 1 + last % 2, size - 1))
     alpha = tf.gather(alphas, here)
-    just_above = (rows.lower <= alpha) & (alpha < rows.upper)
-    at_zero = rows.contains(tf.zeros((), tf.float64))
+    just_above = (intervals.lower <= alpha) & (alpha < intervals.upper)
+    at_zero = intervals.contains(tf.zeros((), tf.float64))
     return _Path(
-        alpha=alpha,
-        matched=tf.where(last < 0, at_zero, just_above),
-        feasible=last < size - 1,
+        _Answer(alpha, tf.where(last < 0, at_zero, just_above), converged=last < size - 1),
         count=tf.reduce_sum(tf.cast(above[1:] != above[:-1], tf.int32)),
-    )
-
-
-def _summarise(
-    trial: Trial,
-    sums: _Sums,
-    matched: tf.Tensor,
-    alpha: tf.Tensor,
-    converged: tf.Tensor,
-    num_crossings: tf.Tensor,
-) -> ExpectedOutcome:
-    """Point estimates from exact sums; standard errors by influence functions.
-
-    Hajek: the influence of row i on V is w_i 1{i in S} (y_i - V) / sum over S of w.
-    Horvitz-Thompson: (w_i 1{i in S} y_i - V) / N.
-    """
-    member = tf.cast(matched, tf.int64)
-    count = tf.reduce_sum(member)
-    weight = trial.weight * tf.cast(matched, tf.float64)
-    total = sums.whole if sums.horvitz_thompson else tf.reduce_sum(member * sums.terms.weight)
-    total = tf.where(count > 0, total, tf.zeros_like(total))
-
-    def estimate(outcome: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        fixed, unit = to_fixed_point(trial.weight * outcome)
-        mean = ratio(tf.reduce_sum(member * fixed), unit, total, sums.terms.weight_unit)
-        if sums.horvitz_thompson:
-            influence = (weight * outcome - mean) / sums.size
-        else:
-            influence = weight * (outcome - mean) / tf.reduce_sum(weight)
-        return mean, tf.sqrt(tf.reduce_sum(influence**2))
-
-    response, response_stderr = estimate(trial.response)
-    cost, cost_stderr = estimate(trial.cost)
-    return ExpectedOutcome(
-        response, cost, alpha, count, num_crossings, converged, response_stderr, cost_stderr
     )
 
 
 def _check(
     method: str,
-    estimator: str,
     budget: Tensor,
     alpha_max: float | None,
     max_iterations: int,
@@ -294,20 +263,11 @@ def _check(
 ) -> None:
     if method not in METHODS:
         raise ValueError(f"method={method!r} is not known; expected one of {METHODS}.")
-    if estimator not in ESTIMATORS:
-        raise ValueError(f"estimator={estimator!r} is not known; expected one of {ESTIMATORS}.")
     if not tf.is_symbolic_tensor(budget) and not np.all(np.isfinite(np.asarray(budget))):
         raise ValueError(
             f"budget={budget!r}: expected a finite cost per user; for an unlimited budget pass one "
             "above the cost of the dearest assignment."
         )
-    if alpha_max is not None and not 0.0 < alpha_max < math.inf:
-        raise ValueError(
-            f"alpha_max={alpha_max!r}: expected a positive, finite shadow price, or None."
-        )
-    if not 1 <= max_iterations <= 52:
-        raise ValueError(f"max_iterations={max_iterations!r}: expected 1 to 52 halvings.")
-    if not tolerance >= 0.0:
-        raise ValueError(f"tolerance={tolerance!r}: expected a number that is not negative.")
+    check_search(alpha_max, max_iterations, tolerance)
     if num_points < 1:
         raise ValueError(f"num_points={num_points!r}: expected at least 1 point a round.")

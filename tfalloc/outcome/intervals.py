@@ -128,22 +128,28 @@ def match_intervals(pred_response: Tensor, pred_cost: Tensor, treatment: Tensor)
     Source: Yan et al. 2023, Eq. 2 to 5, solved for alpha.
     """
     with tf.name_scope("match_intervals"):
-        value, price, arm = as_predictions(pred_response, pred_cost, treatment)
-        versus = rivals(received(value, arm), received(price, arm), value, price, arm)
-        inf = tf.constant(float("inf"), tf.float64)
-        lowers = tf.where(versus.dearer, versus.quotient, -inf)
-        uppers = tf.where(versus.cheaper, versus.quotient, inf)
-        lower = tf.reduce_max(lowers, axis=1)
-        upper = tf.reduce_min(uppers, axis=1)
-        # Several arms may share an end; it is closed only if the received arm wins all the ties.
-        at_lower = versus.dearer & (lowers == lower[:, tf.newaxis])
-        at_upper = versus.cheaper & (uppers == upper[:, tf.newaxis])
-        lower_closed = tf.reduce_all(~at_lower | versus.wins_tie, axis=1)
-        upper_closed = tf.reduce_all(~at_upper | versus.wins_tie, axis=1)
-        empty = tf.reduce_any(versus.beaten, axis=1)
-        return MatchIntervals(
-            lower=tf.where(empty, inf, lower),
-            upper=tf.where(empty, -inf, upper),
-            lower_closed=lower_closed,
-            upper_closed=upper_closed,
-        )
+        return intervals_of(*as_predictions(pred_response, pred_cost, treatment))
+
+
+def intervals_of(value: tf.Tensor, price: tf.Tensor, treatment: tf.Tensor) -> MatchIntervals:
+    """`match_intervals` of tensors that have their dtypes: float64 [B, K] twice, int32 [B]."""
+    own_value, own_price = received(value, treatment), received(price, treatment)
+    versus = rivals(own_value, own_price, value, price, treatment)
+    inf = tf.constant(float("inf"), tf.float64)
+
+    def largest(among: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_max(tf.where(among, versus.quotient, -inf), axis=1)
+
+    def smallest(among: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_min(tf.where(among, versus.quotient, inf), axis=1)
+
+    # Several arms may share an end; it is closed only if the received arm wins all the ties.
+    lower, open_lower = largest(versus.dearer), largest(versus.dearer & ~versus.wins_tie)
+    upper, open_upper = smallest(versus.cheaper), smallest(versus.cheaper & ~versus.wins_tie)
+    empty = tf.reduce_any(versus.beaten, axis=1)
+    return MatchIntervals(
+        lower=tf.where(empty, inf, lower),
+        upper=tf.where(empty, -inf, upper),
+        lower_closed=open_lower < lower,
+        upper_closed=upper < open_upper,
+    )
