@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tests.oracles import algorithm1
 from tests.oracles.trials import SmallTrial, believable_trial, random_trial
-from tfalloc.gradients import NES, FiniteDifference, nes
+from tfalloc.gradients import NES, FiniteDifference, _directions, nes
 from tfalloc.outcome import expected_outcome
 from tfalloc.outcome._trial import as_trial
 from tfalloc.outcome.exact import exact_terms
@@ -18,7 +18,7 @@ from tfalloc.outcome.ticks import make_grid
 
 
 def directions(shape, first, number, seed=(1, 2)):
-    return nes._Stream(tf.constant(shape), tf.constant(seed)).directions(
+    return _directions.Stream(tf.constant(shape), tf.constant(seed)).directions(
         tf.constant(first), tf.constant(number)
     )
 
@@ -109,7 +109,7 @@ def test_received_arm_goes_to_the_front_and_back(arms):
 
 
 def test_quantiles_are_a_standard_normal():
-    levels = nes._normal_quantiles().astype(np.float64)
+    levels = _directions.normal_quantiles().astype(np.float64)
     assert levels.mean() == 0.0
     assert abs(np.mean(levels**2) - 1.0) < 1e-7
     assert abs(np.mean(levels**4) - 3.0) < 0.01
@@ -130,7 +130,9 @@ def test_pair_n_is_the_same_in_any_chunk_and_under_xla(shape):
     # The seed is an argument: a constant one would be folded before XLA sees it.
     @tf.function(jit_compile=True)
     def compiled(seed):
-        return nes._Stream(tf.constant(shape), seed).directions(tf.constant(0), tf.constant(9))
+        return _directions.Stream(tf.constant(shape), seed).directions(
+            tf.constant(0), tf.constant(9)
+        )
 
     for eager, xla in zip((e, d), compiled(tf.constant([1, 2])), strict=True):
         np.testing.assert_array_equal(eager, xla)
@@ -166,7 +168,7 @@ def test_unbiased_on_a_linear_objective():
     rng = np.random.default_rng(5)
     a, b = rng.standard_normal((2, 3, 20))
     pairs = 4000
-    estimates = nes._estimate(linear(a, b), tf.constant([3, 20]), pairs, (6, 7))
+    estimates = _directions.estimate(linear(a, b), tf.constant([3, 20]), pairs, (6, 7))
     z = []
     for estimate, truth in zip(estimates, (a, b), strict=True):
         variance = (np.sum(a**2) + np.sum(b**2) + truth**2) / pairs
@@ -196,7 +198,7 @@ def test_chunks_do_not_matter(chunk):
     gradient = NES(sigma=0.05)
 
     def estimate(chunk):
-        return nes._estimate(
+        return _directions.estimate(
             lambda e, d: gradient._half_differences(problem, e, d),
             tf.constant([3, 40]),
             60,

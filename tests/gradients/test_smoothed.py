@@ -377,5 +377,5 @@ def test_messages(arguments, message):
 
 def test_message_of_a_misshapen_outcome_model():
     trial = SmallTrial(*(np.zeros((2, 2)),) * 2, *(np.zeros(2),) * 4, False)
-    with pytest.raises(ValueError, match="outcome_model must be two matrices"):
+    with pytest.raises(ValueError, match="outcome_model's response must have the shape"):
         Smoothed()(*trial.tensors(), 0.5, outcome_model=(np.zeros((2, 3)), np.zeros((2, 3))))

@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+_LARGEST_EXPONENT = 600.0  # exp of it is finite, and so are sums of such
 _SPAN = 7.0  # standard deviations around the best score; Phi(-7) = 1e-12
 
 
@@ -54,6 +55,27 @@ def softmax_choice(score: tf.Tensor, scale: tf.Tensor, coefficients: tf.Tensor) 
     probability = tf.nn.softmax(score / scale, axis=-1)
     mean = tf.reduce_sum(coefficients * probability, axis=-1, keepdims=True)
     return Choice(probability, probability * (coefficients - mean) / scale)
+
+
+def softmax_received(
+    gain: tf.Tensor, motion: tf.Tensor, scale: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Probability of one arm per row, and its derivative along a motion of the scores, [B] each.
+
+    p = 1 / sum_k exp(gain_k / s),     dp = -(p / s) sum_k p_k motion_k
+
+    One pass over the arms; nothing of size [B, K] is kept, which makes it a third of the price of
+    `softmax_choice`.
+
+    Args:
+      gain: [B, K] float64, scores minus that arm's.
+      motion: [B, K] float64, how `gain` moves.
+      scale: scalar float64, in units of the score.
+    """
+    odds = tf.exp(tf.minimum(gain / scale, _LARGEST_EXPONENT))
+    total = tf.reduce_sum(odds, axis=-1)
+    probability = 1.0 / total
+    return probability, -probability / scale * (tf.reduce_sum(odds * motion, axis=-1) / total)
 
 
 def gaussian_choice(

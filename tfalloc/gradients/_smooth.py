@@ -17,12 +17,19 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfalloc.gradients._choice import Choice, gaussian_choice, softmax_choice
+from tfalloc.gradients._choice import (
+    Choice,
+    gaussian_choice,
+    softmax_choice,
+    softmax_received,
+)
 from tfalloc.gradients._prices import typical_price
-from tfalloc.outcome._trial import Tensor, Trial
+from tfalloc.outcome._trial import Tensor, Trial, as_outcome_model
 from tfalloc.outcome.intervals import received
 
-_PRECISION = 1e-12  # of C(alpha) = budget, relative to the largest cost
+# Of C(alpha) = budget, relative to the largest cost, before the last Newton step, which doubles
+# the digits.
+_PRECISION = 1e-6
 _REACH = 4.0  # a search without an upper end grows by at most this factor a step
 
 
@@ -58,7 +65,7 @@ class SmoothOutcome:
         sets = [tf.one_hot(trial.treatment, arms, dtype=tf.float64)]
         self._residuals = [trial.response, trial.cost]
         if outcome_model is not None:
-            models = [_as_model(m, trial) for m in outcome_model]
+            models = as_outcome_model(outcome_model, trial.value.shape)
             sets += models
             self._residuals = [
                 x - received(m, trial.treatment)
@@ -89,6 +96,21 @@ class SmoothOutcome:
         cost, cost_slope, d_cost = estimate(1)
         return Values(response, cost, response_slope, cost_slope, d_response, d_cost)
 
+    def cost(self, alpha: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """C and dC/dalpha alone, which is all that the search for alpha looks at."""
+        if self._noise.kind != "softmax" or self._doubly_robust:
+            values = self(alpha)
+            return values.cost, values.cost_slope
+        trial = self._trial
+        extra = trial.price - received(trial.price, trial.treatment)[:, tf.newaxis]
+        gain = trial.value - received(trial.value, trial.treatment)[:, tf.newaxis] - alpha * extra
+        scale = tf.constant(self._noise.scale, tf.float64)
+        probability, slope = softmax_received(gain, -extra, scale)
+        total = tf.reduce_sum(trial.weight * probability)
+        cost = tf.math.divide_no_nan(tf.reduce_sum(trial.weight * probability * trial.cost), total)
+        motion = tf.reduce_sum(trial.weight * slope * (trial.cost - cost))
+        return cost, tf.math.divide_no_nan(motion, total)
+
     def _choose(self, score: tf.Tensor, alpha: tf.Tensor) -> tuple[Choice, tf.Tensor]:
         """Also d log(scale) / dalpha: growing noise is shrinking scores, as p(m, s) = p(m/s, 1)."""
         scale = tf.constant(self._noise.scale, tf.float64)
@@ -100,16 +122,6 @@ class SmoothOutcome:
             score, tf.sqrt(variance), self._coefficients, self._noise.num_nodes
         )
         return choice, alpha * scale_cost**2 / variance
-
-
-def _as_model(prediction: Tensor, trial: Trial) -> tf.Tensor:
-    matrix = tf.stop_gradient(tf.cast(tf.convert_to_tensor(prediction), tf.float64))
-    if matrix.shape.rank != 2 or not matrix.shape.is_compatible_with(trial.value.shape):
-        raise ValueError(
-            "outcome_model must be two matrices of shape [batch, num_treatments] = "
-            f"{trial.value.shape}; received {matrix.shape}."
-        )
-    return matrix
 
 
 def search(
@@ -128,17 +140,18 @@ def search(
 
     # low, high: C(low) > budget >= C(high), once seen; alpha: the next point to look at.
     def body(step, alpha, low, high, done):
-        values = at(alpha)
-        excess = values.cost - budget
+        cost, slope = at.cost(alpha)
+        excess = cost - budget
         low = tf.where(excess > 0.0, alpha, low)
         high = tf.where(excess > 0.0, high, alpha)
         top = tf.where(high < inf, high, _REACH * tf.maximum(alpha, typical))
         # From far above, climbing again is faster than halving.
         middle = tf.minimum(0.5 * (low + high), _REACH * tf.maximum(low, typical))
-        newton = alpha - tf.math.divide_no_nan(excess, values.cost_slope)
-        good = (values.cost_slope < 0.0) & (newton > low) & (newton < top)
+        newton = alpha - tf.math.divide_no_nan(excess, slope)
+        good = (slope < 0.0) & (newton > low) & (newton < top)
         done = tf.abs(excess) <= tolerance
-        alpha = tf.where(done, alpha, tf.where(good, newton, tf.where(high < inf, middle, top)))
+        otherwise = tf.where(done, alpha, tf.where(high < inf, middle, top))
+        alpha = tf.where(good, newton, otherwise)
         return step + 1, alpha, low, high, done
 
     zero = tf.zeros((), tf.float64)

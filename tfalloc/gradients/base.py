@@ -1,12 +1,12 @@
-"""What every gradient of the expected outcome returns, and the interface they share."""
+"""What every gradient of the expected outcome takes and returns."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfalloc.outcome._trial import Tensor
+from tfalloc.outcome._trial import Tensor, as_float64, as_trial
 
 
 class GoalGradient(NamedTuple):
@@ -25,8 +25,12 @@ class GoalGradient(NamedTuple):
     alpha: tf.Tensor
 
 
-class Gradient(Protocol):
-    """The call that `FiniteDifference`, `NES`, `Smoothed` and `Integrated` answer."""
+class Gradient:
+    """A gradient of Q: `FiniteDifference`, `NES`, `Smoothed`, `Integrated`, or your own.
+
+    A gradient is a pure function of tensors with settings: eager, in `tf.function` and compiled by
+    XLA it gives the same. Derive from this class and write `_differentiate`.
+    """
 
     def __call__(
         self,
@@ -38,18 +42,40 @@ class Gradient(Protocol):
         budget: Tensor,
         propensity: Tensor | None = None,
         seed: Tensor | None = None,
-    ) -> GoalGradient: ...
+        **extra: Any,
+    ) -> GoalGradient:
+        """Differentiates Q on one batch.
 
+        Args:
+          pred_response: [batch, num_treatments], predicted response v.
+          pred_cost: [batch, num_treatments], predicted cost c, per user.
+          treatment: [batch], integers in [0, num_treatments).
+          response: [batch], observed response.
+          cost: [batch], observed cost, per user.
+          budget: scalar, cost per user.
+          propensity: [batch], probability of the received treatment; None: all the same.
+          seed: two integers, for gradients that draw at random: the same seed, the same draws.
+          **extra: what this gradient takes beside the trial; see its class.
 
-def finish(
-    goal: tf.Tensor,
-    d_response: tf.Tensor,
-    d_cost: tf.Tensor,
-    alpha: tf.Tensor,
-    like: Tensor,
-) -> GoalGradient:
-    """Casts results to the dtype of the predictions and cuts them off from differentiation."""
-    dtype = tf.convert_to_tensor(like).dtype
-    return GoalGradient(
-        *(tf.stop_gradient(tf.cast(x, dtype)) for x in (goal, d_response, d_cost, alpha))
-    )
+        Returns:
+          `GoalGradient` in the dtype of `pred_response`.
+
+        Raises:
+          ValueError: if shapes do not fit, or a seed is needed and missing.
+        """
+        with tf.name_scope(type(self).__name__):
+            trial = as_trial(pred_response, pred_cost, treatment, response, cost, propensity)
+            found = self._differentiate(trial, as_float64(budget), seed, **extra)
+            dtype = tf.convert_to_tensor(pred_response).dtype
+            return GoalGradient(*(tf.stop_gradient(tf.cast(x, dtype)) for x in found))
+
+    def extra(self, outcome_model: tuple[Tensor, Tensor]) -> dict[str, Any]:
+        """What the call takes of a frozen model's (response, cost) of every row under every arm.
+
+        Nothing, unless a gradient has a use for them.
+        """
+        return {}
+
+    def _differentiate(self, *arguments: Any, **extra: Any) -> GoalGradient:
+        """Q and its derivatives in float64, from (trial, budget, seed)."""
+        raise NotImplementedError

@@ -28,19 +28,20 @@ N / (K N_t)), whose factors are half the prices, wherever these fall from arm to
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import tensorflow as tf
 
 from tfalloc.gradients._integral import IntegratedObjective, integrate
 from tfalloc.gradients._prices import Prices, budget_prices, highest_price
-from tfalloc.gradients.base import GoalGradient, finish
+from tfalloc.gradients.base import GoalGradient, Gradient
 from tfalloc.outcome import expected_outcome
 from tfalloc.outcome._trial import Tensor, Trial, as_float64, as_trial
 
 WEIGHTS = ("uniform", "drp", "budget")
 
 
-class Integrated:
+class Integrated(Gradient):
     """Gradient of the policy's value integrated over shadow prices.
 
     Args:
@@ -57,7 +58,12 @@ class Integrated:
         costs. Rows below it get no gradient in c.
 
     Calling it gives a `GoalGradient`: `goal` and `alpha` are those of Algorithm 1 at `budget`, the
-    gradient is that of J. `objective` gives J itself. `seed` is not needed.
+    gradient is that of J. `objective` gives J itself. `seed` is not needed. The call also takes
+
+      baseline: (response, cost), each [batch], subtracted from the observed outcomes. Any function
+        of a row's features (not of its treatment or outcomes) leaves the expected gradient
+        unchanged. A cross-fitted mean outcome, arms weighted by 1 / propensity, makes it less
+        noisy where response minus alpha times cost is large whatever the arm.
 
     Scale. J is a mean over rows: one row pulls at its response uplift with (w / N) (y - alpha z) /
     (|c_k - c_t| (high - low)) under "uniform", where the denominator is about the largest uplift d
@@ -105,45 +111,22 @@ class Integrated:
         self.spread = spread
         self.min_cost_gap = min_cost_gap
 
-    def __call__(
+    def extra(self, outcome_model: tuple[Tensor, Tensor]) -> dict[str, Any]:
+        """The mean over arms as a baseline: 1 / propensity gives each arm the same weight."""
+        response, cost = outcome_model
+        return {"baseline": (tf.reduce_mean(response, axis=1), tf.reduce_mean(cost, axis=1))}
+
+    def _differentiate(
         self,
-        pred_response: Tensor,
-        pred_cost: Tensor,
-        treatment: Tensor,
-        response: Tensor,
-        cost: Tensor,
-        budget: Tensor,
-        propensity: Tensor | None = None,
-        seed: Tensor | None = None,
+        trial: Trial,
+        budget: tf.Tensor,
+        seed: Tensor | None,
         *,
         baseline: tuple[Tensor, Tensor] | None = None,
     ) -> GoalGradient:
-        """Differentiates J on one batch.
-
-        Args:
-          pred_response: [batch, num_treatments], predicted response v.
-          pred_cost: [batch, num_treatments], predicted cost c, per user.
-          treatment: [batch], integers in [0, num_treatments).
-          response: [batch], observed response.
-          cost: [batch], observed cost, per user.
-          budget: scalar, cost per user.
-          propensity: [batch], probability of the received treatment; None: all the same.
-          seed: not used.
-          baseline: (response, cost), each [batch], subtracted from the observed outcomes. Any
-            function of a row's features (not of its treatment or outcomes) leaves the expected
-            gradient unchanged. A cross-fitted mean outcome, arms weighted by 1 / propensity, makes
-            it less noisy where response minus alpha times cost is large whatever the arm.
-
-        Returns:
-          `GoalGradient` in the dtype of `pred_response`.
-        """
-        with tf.name_scope("integrated"):
-            trial = as_trial(pred_response, pred_cost, treatment, response, cost, propensity)
-            hard = expected_outcome(*trial[:5], 1.0 / trial.weight, budget=budget)
-            result = integrate(trial, self._prices(trial, budget), self.min_cost_gap, baseline)
-            return finish(
-                hard.response, result.d_response, result.d_cost, hard.alpha, like=pred_response
-            )
+        hard = expected_outcome(*trial[:5], 1.0 / trial.weight, budget=budget)
+        result = integrate(trial, self._prices(trial, budget), self.min_cost_gap, baseline)
+        return GoalGradient(hard.response, result.d_response, result.d_cost, hard.alpha)
 
     def objective(
         self,

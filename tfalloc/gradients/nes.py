@@ -13,55 +13,33 @@ and its gradient needs values of Q only:
 
 Q is Algorithm 1. Instead of an argmax over all users and arms at each midpoint of each perturbed
 problem, one pass turns a perturbed problem into match intervals on ticks, and a midpoint is then a
-masked sum of exact integers over rows. Three choices keep the pass short:
+masked sum of exact integers over rows. Two choices keep the pass short (a third, cheap normals, is
+in `_directions`):
 
 1. The received arm is moved to the front, so that there is nothing to gather inside the loop; the
    rows lie innermost, so that K = 2 fills vector registers as K = 30 does. Entries of a direction
    are independent, so it does not matter which entry of (v, c) each is given to first.
 2. Whether S is empty matters only at midpoints where the cost meets the budget: weights are summed
    there only.
-3. Normals are looked up in a table of 2^16 quantiles by random bits, two per 32-bit word. Besides
-   being several times faster than Box and Muller's logarithms, random integers are the same with
-   and without XLA; the stream of `tf.random.stateless_normal` is not.
-
-Pair n reads its own stretch of the random stream, so results do not depend on how pairs are
-grouped into chunks (but for the rounding of the last mean).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from statistics import NormalDist
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
-from tfalloc.gradients.base import GoalGradient, finish
-from tfalloc.outcome._trial import Tensor, Trial, as_float64, as_trial
+from tfalloc.gradients._directions import estimate
+from tfalloc.gradients.base import GoalGradient, Gradient
+from tfalloc.outcome._trial import Tensor, Trial
 from tfalloc.outcome.bisection import Bisection, bisect
 from tfalloc.outcome.exact import Terms, exact_terms, ratio
-from tfalloc.outcome.intervals import Rivals, match_intervals
-from tfalloc.outcome.ticks import (
-    Grid,
-    TickIntervals,
-    default_alpha_max,
-    make_grid,
-    round_up_to_power_of_two,
-)
-
-_CHUNK_ENTRIES = 1 << 17  # entries of v perturbed at once: what stays in cache
-_LEVEL_BITS = 16  # a direction's entry takes one of 2^16 equally likely values
-_WORDS_A_COUNT = 4  # Philox yields four 32-bit words for each step of its counter
-_PHILOX = 1
-
-# (e, d), [pairs, K, B] each -> (Q+ - Q-) / 2, [pairs] float64: first for e, then for d.
-HalfDifferences = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+from tfalloc.outcome.intervals import Rivals, intervals_of
+from tfalloc.outcome.ticks import Grid, TickIntervals, check_search, search_grid
 
 
-class NES:
+class NES(Gradient):
     """The gradient of Q smoothed by Gaussian noise, estimated with antithetic pairs (Eq. 9, 10).
 
     Args:
@@ -124,73 +102,34 @@ class NES:
             raise ValueError(
                 f"num_directions={num_directions!r}: expected an even number, for pairs +e and -e."
             )
-        if alpha_max is not None and not 0.0 < alpha_max < float("inf"):
-            raise ValueError(
-                f"alpha_max={alpha_max!r}: expected a positive, finite shadow price, or None."
-            )
-        if not 1 <= max_iterations <= 52:
-            raise ValueError(f"max_iterations={max_iterations!r}: expected 1 to 52 halvings.")
-        if not tolerance >= 0.0:
-            raise ValueError(f"tolerance={tolerance!r}: expected a number that is not negative.")
+        check_search(alpha_max, max_iterations, tolerance)
         self.num_directions = num_directions
         self.joint = joint
         self.alpha_max = alpha_max
         self.max_iterations = max_iterations
         self.tolerance = float(tolerance)
 
-    def __call__(
-        self,
-        pred_response: Tensor,
-        pred_cost: Tensor,
-        treatment: Tensor,
-        response: Tensor,
-        cost: Tensor,
-        budget: Tensor,
-        propensity: Tensor | None = None,
-        seed: Tensor | None = None,
-    ) -> GoalGradient:
-        """Estimates the gradient of the smoothed Q on one batch.
-
-        Args:
-          pred_response: [batch, num_treatments], predicted response v.
-          pred_cost: [batch, num_treatments], predicted cost c, per user.
-          treatment: [batch], integers in [0, num_treatments).
-          response: [batch], observed response.
-          cost: [batch], observed cost, per user.
-          budget: scalar, cost per user.
-          propensity: [batch], probability of the received treatment; None: all the same.
-          seed: two integers; the same seed gives the same directions.
-
-        Returns:
-          `GoalGradient` in the dtype of `pred_response`.
-
-        Raises:
-          ValueError: if there is no seed, or shapes do not fit.
-        """
+    def _differentiate(self, trial: Trial, budget: tf.Tensor, seed: Tensor | None) -> GoalGradient:
         if seed is None:
             raise ValueError("NES draws directions at random: pass seed=(a, b), two integers.")
-        with tf.name_scope("nes"):
-            trial = as_trial(pred_response, pred_cost, treatment, response, cost, propensity)
-            terms = exact_terms(trial, as_float64(budget))
-            problem = _Problem(trial, terms, self._grid(trial, terms), self.tolerance)
-            still = _Noise(tf.zeros_like(problem.value), tf.zeros((), tf.float64))
-            goal, run = problem.solve(still, still)
-            d_response, d_cost = _estimate(
-                functools.partial(self._half_differences, problem),
-                tf.shape(problem.value),
-                self.num_directions // 2,
-                seed,
-                dtype=tf.float64
-                if tf.convert_to_tensor(pred_response).dtype == tf.float64
-                else tf.float32,
-            )
-            return finish(
-                goal,
-                problem.restore(d_response) / self.sigma,
-                problem.restore(d_cost) / self.sigma_cost,
-                problem.grid.alpha(run.tick),
-                like=pred_response,
-            )
+        terms = exact_terms(trial, budget)
+        rows = intervals_of(trial.value, trial.price, trial.treatment)
+        grid = search_grid(rows, terms, self.alpha_max, self.max_iterations)
+        problem = _Problem(trial, terms, grid, self.tolerance)
+        still = _Noise(tf.zeros_like(problem.value), tf.zeros((), tf.float64))
+        goal, run = problem.solve(still, still)
+        d_response, d_cost = estimate(
+            functools.partial(self._half_differences, problem),
+            tf.shape(problem.value),
+            self.num_directions // 2,
+            seed,
+        )
+        return GoalGradient(
+            goal,
+            problem.restore(d_response) / self.sigma,
+            problem.restore(d_cost) / self.sigma_cost,
+            grid.alpha(run.tick),
+        )
 
     def _half_differences(
         self, problem: _Problem, e: tf.Tensor, d: tf.Tensor
@@ -202,14 +141,6 @@ class NES:
             problem.half_difference(e, self.sigma, d, 0.0),
             problem.half_difference(e, 0.0, d, self.sigma_cost),
         )
-
-    def _grid(self, trial: Trial, terms: Terms) -> Grid:
-        if self.alpha_max is None:
-            rows = match_intervals(trial.value, trial.price, trial.treatment)
-            alpha_max = default_alpha_max(rows, terms.excess)
-        else:
-            alpha_max = round_up_to_power_of_two(self.alpha_max)
-        return make_grid(alpha_max, self.max_iterations)
 
 
 class _Noise(NamedTuple):
@@ -322,95 +253,3 @@ class _Problem:
 def _take(matrix: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
     """matrix[row[p, i], i] for [K, B] each."""
     return tf.transpose(tf.gather(tf.transpose(matrix), tf.transpose(row), axis=1, batch_dims=1))
-
-
-def _estimate(
-    half_differences: HalfDifferences,
-    shape: tf.Tensor,
-    pairs: int,
-    seed: Tensor,
-    *,
-    dtype: tf.DType = tf.float64,
-    chunk: int | tf.Tensor | None = None,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """mean of (Q+ - Q-) / 2 times e, and the same times d, over antithetic pairs: [K, B] float64.
-
-    Args:
-      half_differences: the objective, seen through pairs of its values.
-      shape: [2] int32, (K, B).
-      pairs: number of pairs.
-      seed: two integers.
-      dtype: of the products within a chunk; chunks are added in float64.
-      chunk: pairs that are solved together; None: as many as `_CHUNK_ENTRIES` allows.
-    """
-    if chunk is None:
-        chunk = tf.clip_by_value(_CHUNK_ENTRIES // tf.maximum(tf.reduce_prod(shape), 1), 1, pairs)
-        rounds = (pairs + chunk - 1) // chunk
-        chunk = (pairs + rounds - 1) // rounds  # even chunks leave fewer dead pairs in the last
-    stream = _Stream(shape, seed)
-
-    def body(start, d_response, d_cost):
-        e, d = stream.directions(start, chunk)
-        live = start + tf.range(chunk) < pairs
-
-        def add(total, half, direction):
-            half = tf.cast(tf.where(live, half, tf.zeros_like(half)), dtype)
-            return total + tf.cast(tf.tensordot(half, tf.cast(direction, dtype), 1), tf.float64)
-
-        half_e, half_d = half_differences(e, d)
-        return start + chunk, add(d_response, half_e, e), add(d_cost, half_d, d)
-
-    zero = tf.zeros(shape, tf.float64)
-    _, d_response, d_cost = tf.while_loop(
-        lambda start, *_: start < pairs, body, (0, zero, zero), parallel_iterations=1
-    )
-    return d_response / pairs, d_cost / pairs
-
-
-class _Stream:
-    """Directions by number: pair n is the same whatever else is drawn with it."""
-
-    def __init__(self, shape: tf.Tensor, seed: Tensor):
-        self.shape = shape
-        self._size = tf.reduce_prod(shape)
-        self._counts = (self._size + _WORDS_A_COUNT - 1) // _WORDS_A_COUNT
-        self._key, self._counter = tf.raw_ops.StatelessRandomGetKeyCounter(
-            seed=tf.cast(seed, tf.int32)
-        )
-        self._quantiles = tf.constant(_normal_quantiles())
-
-    def directions(self, first: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(e, d) of pairs first .. first + number - 1: [number, K, B] float32 each."""
-        skip = tf.cast(first, tf.int64) * tf.cast(self._counts, tf.int64)
-        words = tf.raw_ops.StatelessRandomUniformFullIntV2(
-            shape=tf.stack([number, self._counts * _WORDS_A_COUNT]),
-            key=self._key,
-            counter=tf.stack([self._counter[0] + tf.cast(skip, tf.uint64), self._counter[1]]),
-            alg=_PHILOX,
-            dtype=tf.int32,
-        )
-        words = tf.reshape(words[:, : self._size], tf.concat([[number], self.shape], axis=0))
-        level = (1 << _LEVEL_BITS) - 1
-        return (
-            tf.gather(self._quantiles, tf.bitwise.bitwise_and(words, level)),
-            tf.gather(
-                self._quantiles,
-                tf.bitwise.bitwise_and(tf.bitwise.right_shift(words, _LEVEL_BITS), level),
-            ),
-        )
-
-
-@functools.lru_cache(maxsize=1)
-def _normal_quantiles() -> npt.NDArray[np.float32]:
-    """The standard normal in 2^16 equally likely values: mean 0 and variance 1 exactly.
-
-    The mean of a standard normal within a bin (a, b) of probability p is (phi(a) - phi(b)) / p.
-    Such values lose the variance within bins, 3e-5 of the whole, which scaling restores: a linear
-    objective is estimated without bias, and a smooth one within less than that.
-    """
-    half = 1 << (_LEVEL_BITS - 1)
-    normal = NormalDist()
-    density = np.array([normal.pdf(normal.inv_cdf(0.5 + k / (2 * half))) for k in range(half)])
-    upper = (density - np.append(density[1:], 0.0)) * (2 * half)
-    upper /= np.sqrt(np.mean(upper**2))
-    return np.concatenate([-upper[::-1], upper]).astype(np.float32)

@@ -25,14 +25,15 @@ heads in training: the objective would reward their optimism.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from tfalloc.gradients._smooth import Noise, SmoothOutcome, search
-from tfalloc.gradients.base import GoalGradient, finish
+from tfalloc.gradients.base import GoalGradient, Gradient
 from tfalloc.outcome import ExpectedOutcome, expected_outcome
 from tfalloc.outcome._trial import Tensor, Trial, as_float64, as_trial
+from tfalloc.outcome.ticks import check_search
 
 KINDS = ("softmax", "gaussian")
 
@@ -57,7 +58,7 @@ class SmoothedOutcome(NamedTuple):
     d_cost: tf.Tensor
 
 
-class Smoothed:
+class Smoothed(Gradient):
     """Gradient of Q with every match replaced by its probability under noise.
 
     Args:
@@ -79,7 +80,11 @@ class Smoothed:
 
     Calling it gives a `GoalGradient`: `goal` and `alpha` are those of Algorithm 1 without noise;
     the gradient is taken at the shadow price that solves the smooth C. It is 0 if no price meets
-    the budget. `outcome` gives the smoothed V and C. `seed` is not needed.
+    the budget. `outcome` gives the smoothed V and C. `seed` is not needed. The call also takes
+
+      mu: scalar, replaces the constructor's `mu` at this call.
+      outcome_model: (response, cost) expected of every row under every arm, each
+        [batch, num_treatments], from a frozen, cross-fitted model: the doubly robust variant.
 
     Raises:
       ValueError: if an argument is out of its range.
@@ -122,55 +127,29 @@ class Smoothed:
             raise ValueError(f"num_nodes={num_nodes!r}: expected 2 to 1024 quadrature nodes.")
         if newton_steps < 1:
             raise ValueError(f"newton_steps={newton_steps!r}: expected at least 1 step.")
-        if alpha_max is not None and not 0.0 < alpha_max < math.inf:
-            raise ValueError(
-                f"alpha_max={alpha_max!r}: expected a positive, finite shadow price, or None."
-            )
+        check_search(alpha_max, 1, 0.0)
         self.kind = kind
         self.mu = mu
         self.num_nodes = num_nodes
         self.newton_steps = newton_steps
         self.alpha_max = alpha_max
 
-    def __call__(
+    def extra(self, outcome_model: tuple[Tensor, Tensor]) -> dict[str, Any]:
+        """The doubly robust variant."""
+        return {"outcome_model": outcome_model}
+
+    def _differentiate(
         self,
-        pred_response: Tensor,
-        pred_cost: Tensor,
-        treatment: Tensor,
-        response: Tensor,
-        cost: Tensor,
-        budget: Tensor,
-        propensity: Tensor | None = None,
-        seed: Tensor | None = None,
+        trial: Trial,
+        budget: tf.Tensor,
+        seed: Tensor | None,
         *,
         mu: Tensor | None = None,
         outcome_model: tuple[Tensor, Tensor] | None = None,
     ) -> GoalGradient:
-        """Differentiates the smoothed Q on one batch.
-
-        Args:
-          pred_response: [batch, num_treatments], predicted response v.
-          pred_cost: [batch, num_treatments], predicted cost c, per user.
-          treatment: [batch], integers in [0, num_treatments).
-          response: [batch], observed response.
-          cost: [batch], observed cost, per user.
-          budget: scalar, cost per user.
-          propensity: [batch], probability of the received treatment; None: all the same.
-          seed: not used.
-          mu: scalar, replaces the constructor's `mu` at this call.
-          outcome_model: (response, cost) expected of every row under every arm, each
-            [batch, num_treatments], from a frozen, cross-fitted model: the doubly robust variant.
-
-        Returns:
-          `GoalGradient` in the dtype of `pred_response`.
-        """
-        with tf.name_scope("smoothed"):
-            trial = as_trial(pred_response, pred_cost, treatment, response, cost, propensity)
-            hard = self._hard(trial, budget)
-            smooth = self._outcome(trial, budget, hard.alpha, mu, outcome_model)
-            return finish(
-                hard.response, smooth.d_response, smooth.d_cost, hard.alpha, like=pred_response
-            )
+        hard = self._hard(trial, budget)
+        smooth = self._outcome(trial, budget, hard.alpha, mu, outcome_model)
+        return GoalGradient(hard.response, smooth.d_response, smooth.d_cost, hard.alpha)
 
     def outcome(
         self,
@@ -215,8 +194,7 @@ class Smoothed:
         budget = as_float64(budget)
         noise = Noise(self.kind, self.temperature, self.temperature_cost, self.num_nodes)
         at = SmoothOutcome(trial, noise, outcome_model)
-        free = at(tf.zeros((), tf.float64))
-        binds = free.cost > budget
+        binds = at.cost(tf.zeros((), tf.float64))[0] > budget
         alpha, feasible = search(at, trial, budget, start, self.newton_steps)
         alpha = tf.where(binds, alpha, tf.zeros_like(alpha))
         here = at(alpha)
