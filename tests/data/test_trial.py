@@ -208,6 +208,54 @@ def test_order_is_a_function_of_seed_and_epoch(source):
     assert numbers == first + second
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("batch_size", [70, 1300])
+def test_start_leaves_out_what_came_before(source, shuffle, batch_size):
+    data = source(trial_frame())
+    options = {"shuffle": shuffle, "seed": 3, "drop_remainder": True}
+
+    def numbers(dataset):
+        return [f["number"].numpy().tolist() for f, _ in dataset]
+
+    steps = len(data) // batch_size
+    stream = data.batches(batch_size, repeat=True, **options)
+    wanted = numbers(stream.take(3 * steps))
+    for start in ((0, 0), (0, steps - 1), (1, 0), (1, 2)):
+        skipped = start[0] * steps + start[1]
+        dataset = data.batches(batch_size, repeat=True, start=start, **options)
+        assert numbers(dataset.take(3 * steps - skipped)) == wanted[skipped:]
+        assert numbers(dataset.take(2)) == wanted[skipped : skipped + 2]  # and again
+        epochs = data.batches(batch_size, start=start, **options)
+        rest = wanted[skipped : (start[0] + 1) * steps]
+        assert numbers(epochs) == rest
+        following = wanted[(start[0] + 1) * steps :][:steps]
+        if following:
+            assert numbers(epochs) == following
+    with pytest.raises(ValueError, match=rf"start=\(0, {steps}\); expected \(epoch, batch\)"):
+        data.batches(batch_size, start=(0, steps), **options)
+
+
+def test_fingerprints_tell_rows_columns_and_order_apart(source):
+    frame = trial_frame()
+    same = [source(frame).fingerprint() for _ in range(2)]
+    assert same[0] == same[1]
+    dearer, renamed = frame.copy(), frame.rename(columns={"number": "age"})
+    dearer.loc[17, "number"] += 1
+    others = [source(each).fingerprint() for each in (dearer, renamed, frame.iloc[:-1])]
+    one, two = (part.fingerprint() for part in source(frame).split([0.5, 0.5]))
+    assert len({same[0], *others, one, two}) == 6
+
+
+def test_a_file_that_goes_missing_is_named(tmp_path):
+    trial_frame().to_parquet(tmp_path / "t.parquet", row_group_size=333, index=False)
+    data = RCTData.from_parquet(tmp_path / "t.parquet", in_memory=False, **OPTIONS)
+    (tmp_path / "t.parquet").unlink()
+    with pytest.raises(tf.errors.OpError):
+        next(iter(data.batches(700)))
+    assert isinstance(data.failure, FileNotFoundError)
+    assert data.failure.filename == str(tmp_path / "t.parquet") and "gone" in str(data.failure)
+
+
 def test_shuffle_mixes_row_groups(tmp_path):
     rows = 400_000  # more than the pool, so that it overflows
     arm = np.arange(rows) % 2
@@ -313,3 +361,31 @@ def test_from_tfds_dataset():
         assert data.frame()["treatment"].tolist() == frame["arm"].tolist()
     with pytest.raises(ValueError, match="as_supervised"):
         RCTData.from_tfds(tf.data.Dataset.from_tensors((1, 2)), **OPTIONS)
+
+
+def test_arm_moments_equal_direct_ones(tmp_path):
+    rng = np.random.default_rng(5)
+    arm, weight = np.arange(4000) % 3, rng.uniform(0.5, 2.0, 4000)
+    y = np.where(rng.random(4000) < 0.2 * (1 + arm), rng.lognormal(1, 0.7, 4000), 0).astype("f4")
+    frame = pd.DataFrame({"x": rng.normal(size=4000), "arm": arm, "y": y, "w": weight})
+    frame["z"] = np.where(arm == 0, 0.0, y)
+    frame.to_parquet(tmp_path / "trial.parquet")
+    roles = {"treatment": "arm", "response": "y", "cost": "z", "sample_weight": "w"}
+    streamed = RCTData.from_parquet(tmp_path / "trial.parquet", in_memory=False, **roles)
+    for data in (RCTData.from_frame(frame, **roles), streamed):
+        moments = data.arm_moments("response")
+        assert moments.nonnegative and not moments.binary
+        assert moments.total_mean == pytest.approx(np.average(y, weights=weight), rel=1e-5)
+        for k in range(3):
+            rows = arm == k
+            above = rows & (y > 0)
+            share = weight[above].sum() / weight[rows].sum()
+            log = np.log(y[above])
+            mean_log = np.average(log, weights=weight[above])
+            spread = np.average((log - mean_log) ** 2, weights=weight[above])
+            assert moments.positive_share[k] == pytest.approx(share, rel=1e-5)
+            expected = np.average(y[above], weights=weight[above])
+            assert moments.positive_mean[k] == pytest.approx(expected, rel=1e-5)
+            assert moments.log_variance[k] == pytest.approx(spread, rel=1e-4)
+        nothing = data.arm_moments("cost")
+        assert nothing.positive_share[0] == nothing.positive_mean[0] == 0

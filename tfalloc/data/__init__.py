@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from tfalloc.data._stats import ArmMoments as ArmMoments
 from tfalloc.data.preprocessing import build_preprocessor as build_preprocessor
 from tfalloc.data.summary import ArmSummary as ArmSummary
 from tfalloc.data.summary import TrialSummary as TrialSummary
 from tfalloc.data.trial import RCTData as RCTData
 
-__all__ = ["ArmSummary", "RCTData", "TrialSummary", "build_preprocessor"]
+__all__ = ["ArmMoments", "ArmSummary", "RCTData", "TrialSummary", "build_preprocessor"]

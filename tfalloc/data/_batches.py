@@ -28,14 +28,17 @@ def make_dataset(
     drop_remainder: bool,
     repeat: bool,
     epoch_varying: bool,
+    start: tuple[int, int],
 ) -> tf.data.Dataset:
     """Returns the dataset that `RCTData.batches` documents.
 
     Args:
-        source: has `epoch(batch_size, generator)`, an iterator of blocks.
+        source: has `epoch(batch_size, generator, first_row)`, an iterator of blocks; what goes
+            wrong in it is left in `source.failure`, because TensorFlow makes its own error of it.
         schema: names the columns.
         num_rows: rows in `source`.
-        batch_size, shuffle, seed, drop_remainder, repeat, epoch_varying: as `RCTData.batches`.
+        batch_size, shuffle, seed, drop_remainder, repeat, epoch_varying, start: as
+            `RCTData.batches`.
     """
     if batch_size != int(batch_size) or batch_size < 1:
         raise ValueError(f"batch_size={batch_size!r}; expected a positive integer.")
@@ -45,6 +48,12 @@ def make_dataset(
             "leave no batch; expected a smaller batch_size or drop_remainder=False."
         )
     batch_size = int(batch_size)
+    count = num_rows // batch_size if drop_remainder else -(-num_rows // batch_size)
+    first_epoch, first_batch = start
+    if first_epoch < 0 or not 0 <= first_batch < max(count, 1):
+        raise ValueError(
+            f"start={start!r}; expected (epoch, batch) from (0, 0); an epoch has {count} batches."
+        )
     # Crossing from Python costs about a millisecond however much crosses: small batches go together
     # as [batches, batch, columns], and TensorFlow takes them apart.
     together = max(1, _CHUNK_ROWS // batch_size)
@@ -67,10 +76,10 @@ def make_dataset(
 
     def generate() -> Iterator[tuple[np.ndarray, ...]]:
         nonlocal started
-        epoch = started
+        source.failure = None
+        begun = 0 if repeat else started  # an endless stream is the same whoever iterates over it
         started += 1
-        if repeat:
-            epoch = 0
+        epoch, skipped = first_epoch + begun, 0 if begun else first_batch
         while True:
             generator = None
             if shuffle:
@@ -78,15 +87,19 @@ def make_dataset(
                 generator = np.random.Generator(
                     np.random.Philox(np.random.SeedSequence([seed % 2**63, number]))
                 )
-            for block in source.epoch(together * batch_size, generator):
-                whole = len(block) - len(block) % batch_size
-                if whole:
-                    yield pack(block.at(slice(0, whole)), batch_size)
-                if whole < len(block) and not drop_remainder:
-                    yield pack(block.at(slice(whole, None)), len(block) - whole)
+            try:
+                for block in source.epoch(together * batch_size, generator, skipped * batch_size):
+                    whole = len(block) - len(block) % batch_size
+                    if whole:
+                        yield pack(block.at(slice(0, whole)), batch_size)
+                    if whole < len(block) and not drop_remainder:
+                        yield pack(block.at(slice(whole, None)), len(block) - whole)
+            except Exception as error:
+                source.failure = error
+                raise
             if not repeat:
                 return
-            epoch += 1
+            epoch, skipped = epoch + 1, 0
 
     rows = batch_size if drop_remainder else None
     num_targets = 4 if schema.weighted else 3
@@ -124,7 +137,8 @@ def make_dataset(
         return (features, labels, targets[3]) if schema.weighted else (features, labels)
 
     dataset = dataset.map(unpack, num_parallel_calls=2, deterministic=True)
-    count = num_rows // batch_size if drop_remainder else -(-num_rows // batch_size)
     if repeat:
         count = int(tf.data.INFINITE_CARDINALITY)
-    return dataset.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
+    if repeat or not first_batch:  # else the first iteration is shorter than the others
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
+    return dataset.prefetch(2)

@@ -6,6 +6,7 @@ do not depend on how the data is read.
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 from collections.abc import Iterator
@@ -34,7 +35,9 @@ def _readable(path: str) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
-            raise
+            raise FileNotFoundError(
+                errno.ENOENT, "the file was there when the data were first read, and is gone", path
+            ) from error
         reason = str(error).strip().splitlines()[0][:200]
         raise ValueError(
             f"cannot read {path} as Parquet ({reason}); expected whole Parquet files of one "
@@ -101,6 +104,11 @@ class ParquetTable:
         """Number of row groups in all files."""
         return len(self._groups)
 
+    @property
+    def group_rows(self) -> list[int]:
+        """Rows of every row group."""
+        return [group.row_groups[0].num_rows for group, _ in self._groups]
+
     def head(self) -> pd.DataFrame:
         """The first rows, or none, to show each column's type."""
         with _readable(self.path):
@@ -137,6 +145,7 @@ class ParquetSource:
     """A trial's rows, encoded as they are streamed."""
 
     streaming = True
+    failure: Exception | None = None  # what went wrong in reading batches
 
     def __init__(
         self, table: ParquetTable, roles: Roles, schema: Schema, parts: tuple[Part, ...] = ()
@@ -157,19 +166,26 @@ class ParquetSource:
             if len(block):
                 yield block
 
-    def epoch(self, batch_size: int, generator: np.random.Generator | None) -> Iterator[Block]:
+    def epoch(
+        self, batch_size: int, generator: np.random.Generator | None, first_row: int = 0
+    ) -> Iterator[Block]:
         """Yields one epoch of batches; the last may be smaller. In order without `generator`.
 
         Shuffled: row groups come in random order and pass through a pool of some 260,000 rows (at
         least eight batches) which is shuffled whole each time half of it leaves.
+
+        Args:
+            batch_size: rows a block.
+            generator: shuffles.
+            first_row: rows of the epoch to leave out at its start; they are read, because any of
+                their row groups may have rows that left the pool later.
         """
-        if generator is None:
-            yield from _rebatch(self.blocks(), batch_size)
-            return
-        order = generator.permutation(self.table.num_groups)
-        stream = (block for group in order for block in self._group(int(group)))
-        pool = max(_POOL_ROWS, 8 * batch_size)
-        yield from _rebatch(_shuffle(stream, pool, generator), batch_size)
+        stream = self.blocks()
+        if generator is not None:
+            order = generator.permutation(self.table.num_groups)
+            groups = (block for group in order for block in self._group(int(group)))
+            stream = _shuffle(groups, max(_POOL_ROWS, 8 * batch_size), generator)
+        yield from _rebatch(_without(stream, first_row), batch_size)
 
 
 def in_parts(row: np.ndarray, parts: tuple[Part, ...]) -> np.ndarray:
@@ -195,6 +211,13 @@ def _shuffle(blocks: Iterator[Block], pool: int, generator: np.random.Generator)
             held, num_held = [merged.at(order[leave:])], num_held - leave
     if held:
         yield concatenate(held).at(generator.permutation(num_held))
+
+
+def _without(blocks: Iterator[Block], first_row: int) -> Iterator[Block]:
+    for block in blocks:
+        if first_row < len(block):
+            yield block.at(slice(first_row, None)) if first_row else block
+        first_row = max(first_row - len(block), 0)
 
 
 def _rebatch(blocks: Iterator[Block], batch_size: int) -> Iterator[Block]:

@@ -19,6 +19,11 @@ class ArmMoments(NamedTuple):
         second_moment: mean square over the trial.
         variance: over the trial.
         binary: whether all values are 0 or 1.
+        nonnegative: whether no value is below 0.
+        total_mean: over the trial.
+        positive_share: share of values above 0 in each arm, [K].
+        positive_mean: mean of the values above 0 in each arm, [K]; 0 where there are none.
+        log_variance: variance of the logarithm of the values above 0 in each arm, [K].
     """
 
     mean: np.ndarray
@@ -26,6 +31,34 @@ class ArmMoments(NamedTuple):
     second_moment: float
     variance: float
     binary: bool
+    nonnegative: bool
+    total_mean: float
+    positive_share: np.ndarray
+    positive_mean: np.ndarray
+    log_variance: np.ndarray
+
+
+class PositiveSums(NamedTuple):
+    """Weighted sums over the values above 0 of one outcome in each arm, [K]: 1, x, log x, log^2."""
+
+    one: np.ndarray
+    value: np.ndarray
+    log: np.ndarray
+    log2: np.ndarray
+
+    @classmethod
+    def zeros(cls, k: int) -> PositiveSums:
+        """No rows yet."""
+        return cls(*np.zeros((4, k)))
+
+    def add(self, arm: np.ndarray, weight: np.ndarray, value: np.ndarray) -> None:
+        """Adds rows in place."""
+        above = value > 0
+        arm, weight, value = arm[above], weight[above], value[above]
+        log = np.log(value)
+        terms = (weight, weight * value, weight * log, weight * log * log)
+        for total, term in zip(self, terms, strict=True):
+            total += np.bincount(arm, weights=term, minlength=len(total))
 
 
 class TrialStats:
@@ -35,6 +68,7 @@ class TrialStats:
         rows: rows per arm, int64 [K].
         w, w2: sums of weights and squared weights per arm, float64 [K].
         wy, w2y, w2yy, wz, w2z, w2zz: the same times response y and cost z, [K].
+        positive: sums over the positive values of "response" and "cost".
         finite: non-missing values per numeric feature, [Fn].
         low, high: least and largest value per numeric feature, [Fn].
         counts: for each string feature, rows per category.
@@ -48,6 +82,7 @@ class TrialStats:
         self.w, self.w2, self.wy, self.w2y, self.w2yy, self.wz, self.w2z, self.w2zz = np.zeros(
             (8, k)
         )
+        self.positive = {name: PositiveSums.zeros(k) for name in ("response", "cost")}
         self.finite = np.zeros(num_numeric, np.int64)
         self.low = np.full(num_numeric, np.inf)
         self.high = np.full(num_numeric, -np.inf)
@@ -105,6 +140,8 @@ class TrialStats:
             ("w2zz", w2 * z * z),
         ):
             getattr(self, name).__iadd__(np.bincount(arm, weights=term, minlength=k))
+        self.positive["response"].add(arm, w, y)
+        self.positive["cost"].add(arm, w, z)
         self.binary = self.binary and bool(((y == 0) | (y == 1)).all())
         self.nonnegative = self.nonnegative and bool((y >= 0).all())
         self.binary_cost = self.binary_cost and bool(((z == 0) | (z == 1)).all())
@@ -142,18 +179,26 @@ class TrialStats:
         return mean, np.sqrt(spread * factor) / np.maximum(self.w, 1e-300)
 
     def moments(self, outcome: str) -> ArmMoments:
-        """Returns first and second moments of "response" or "cost"."""
+        """Returns the moments of "response" or "cost"."""
         wx, w2xx = (self.wy, self.w2yy) if outcome == "response" else (self.wz, self.w2zz)
         mean = wx / np.maximum(self.w, 1e-300)
         # Second moments only set scales, so the squared weights that are at hand will do.
         square = w2xx / np.maximum(self.w2, 1e-300)
         total = float(w2xx.sum() / max(self.w2.sum(), 1e-300))
+        total_mean = float(wx.sum() / max(self.w.sum(), 1e-300))
+        above = self.positive[outcome]
+        rows = np.maximum(above.one, 1e-300)
         return ArmMoments(
             mean=mean,
             arm_variance=np.maximum(square - mean**2, 0.0),
             second_moment=total,
-            variance=max(total - float(wx.sum() / max(self.w.sum(), 1e-300)) ** 2, 0.0),
+            variance=max(total - total_mean**2, 0.0),
             binary=self.binary if outcome == "response" else self.binary_cost,
+            nonnegative=self.nonnegative if outcome == "response" else True,
+            total_mean=total_mean,
+            positive_share=above.one / np.maximum(self.w, 1e-300),
+            positive_mean=above.value / rows,
+            log_variance=np.maximum(above.log2 / rows - (above.log / rows) ** 2, 0.0),
         )
 
     def check_arms(self, names: Iterable[str], where: str = "") -> None:

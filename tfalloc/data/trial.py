@@ -15,6 +15,7 @@ from tfalloc.data import _arrays, _balance, _hash, _readers, _schema
 from tfalloc.data._batches import make_dataset
 from tfalloc.data._block import Schema, encode
 from tfalloc.data._columns import NUMERIC, STRING
+from tfalloc.data._fingerprint import fingerprint
 from tfalloc.data._memory import MemorySource
 from tfalloc.data._parquet import ParquetSource, in_parts
 from tfalloc.data._stats import ArmMoments, TrialStats, measure
@@ -299,6 +300,7 @@ class RCTData(TrialView):
         drop_remainder: bool = False,
         repeat: bool = False,
         epoch_varying: bool = True,
+        start: tuple[int, int] = (0, 0),
     ) -> tf.data.Dataset:
         """Returns `(features, {"treatment", "response", "cost", "propensity"}[, sample_weight])`.
 
@@ -314,9 +316,12 @@ class RCTData(TrialView):
             drop_remainder: drop the smaller last batch; makes the batch dimension static.
             repeat: go on for ever; otherwise each iteration over the dataset is the next epoch.
             epoch_varying: False repeats the order of epoch 0.
+            start: (epoch, batch) to start at, as if what comes before had been consumed. In memory
+                nothing is read for it; streamed, the rows before that batch are read again.
 
         Raises:
-            ValueError: `batch_size` is not positive, or drop_remainder would leave nothing.
+            ValueError: `batch_size` is not positive, drop_remainder would leave nothing, or an
+                epoch has no batch `start`.
 
         Example:
             >>> data = RCTData({"age": [30, 41]}, [0, 1], [0, 1], [0, 2])
@@ -334,7 +339,25 @@ class RCTData(TrialView):
             drop_remainder=drop_remainder,
             repeat=repeat,
             epoch_varying=epoch_varying,
+            start=start,
         )
+
+    def fingerprint(self) -> str:
+        """Returns 16 hexadecimal digits that other rows, columns or another order would change.
+
+        Streamed data are known by their statistics and row groups, without reading them.
+
+        Example:
+            >>> data = RCTData({"age": [30, 41]}, [0, 1], [0, 1], [0, 2])
+            >>> data.fingerprint() == data.take([1, 0]).fingerprint()
+            False
+        """
+        return fingerprint(self._schema, self._source, self._stats)
+
+    @property
+    def failure(self) -> Exception | None:
+        """What last went wrong in reading batches, before TensorFlow made its own error of it."""
+        return self._source.failure
 
     def frame(self) -> pd.DataFrame:
         """Returns features and the columns treatment (label), response, cost, propensity, … .
