@@ -14,8 +14,11 @@ CORNERS = {
 
 @nox.session(python=list(CORNERS))
 def tests(session: nox.Session) -> None:
-    """Runs the tests on one corner: `nox -s tests-3.10`."""
+    """Runs the tests on one corner, but for the slow ones: `nox -s tests-3.10`."""
     # The pip that came with Python 3.10 searches for many minutes where today's needs seconds.
     session.install("--quiet", "--upgrade", "pip")
     session.install("--quiet", ".[test]", *CORNERS[session.python])
-    session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadscope", *session.posargs)
+    quick = ("-m", "not slow")
+    session.run(
+        "python", "-m", "pytest", "-n", "2", "--dist", "loadscope", *quick, *session.posargs
+    )

@@ -19,6 +19,7 @@ ORDER = [
     "models",
     "baselines",
     "evaluation",
+    "tuning",
     "export",
     "scale",
     "cli",

@@ -7,6 +7,7 @@ a fixed budget brings the most response, and trains its predictions *through* th
     mckp       exact budgeted assignment           outcome    what a policy would have brought
     gradients  of the outcome by predictions       models     AllocationModel, a keras.Model
     evaluation intervals, curves, comparisons      export     SavedModel for serving
+    tuning     search for settings
 
 Modules load when first used, so that `import tfalloc` costs nothing beyond its dependencies.
 """
@@ -25,9 +26,19 @@ from tfalloc._version import __version__
 # and errors stay. A setting of the user's own wins.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
-_MODULES = ("data", "datasets", "evaluation", "export", "gradients", "mckp", "models", "outcome")
+_MODULES = (
+    "data",
+    "datasets",
+    "evaluation",
+    "export",
+    "gradients",
+    "mckp",
+    "models",
+    "outcome",
+    "tuning",
+)
 _NAMES = {"RCTData": "data", "AllocationModel": "models"}
-_ON_KERAS = {"data", "datasets", "evaluation", "export", "models"}
+_ON_KERAS = {"data", "datasets", "evaluation", "export", "models", "tuning"}
 
 __all__ = [
     "AllocationModel",
@@ -41,10 +52,11 @@ __all__ = [
     "mckp",
     "models",
     "outcome",
+    "tuning",
 ]
 
 if TYPE_CHECKING:
-    from tfalloc import data, datasets, evaluation, export, gradients, mckp, models, outcome
+    from tfalloc import data, datasets, evaluation, export, gradients, mckp, models, outcome, tuning
     from tfalloc.data import RCTData
     from tfalloc.models import AllocationModel
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from tests.export.conftest import make_trial
+from tests.export.conftest import arguments, make_trial
 from tfalloc import export
 from tfalloc.data import RCTData
 from tfalloc.export import saving
@@ -128,9 +128,12 @@ def test_a_model_that_answers_differently_is_not_exported(tmp_path, monkeypatch)
     write = saving.Server.save
 
     def tampered(self, directory):
-        self.model_variables[-1].assign_add(tf.ones_like(self.model_variables[-1]))
+        floats = [v for v in self.model_variables if "float" in str(v.dtype)]
+        for variable in floats:
+            variable.assign_add(tf.ones(variable.shape, variable.dtype))
         write(self, directory)
-        self.model_variables[-1].assign_sub(tf.ones_like(self.model_variables[-1]))
+        for variable in floats:
+            variable.assign_sub(tf.ones(variable.shape, variable.dtype))
 
     monkeypatch.setattr(saving.Server, "save", tampered)
     with pytest.raises(RuntimeError, match="does not answer like the model in memory"):
@@ -178,3 +181,16 @@ def test_load_table_refuses_other_directories(tmp_path):
     (tmp_path / "assets.extra" / "policy.json").write_text('{"table": ')
     with pytest.raises(ValueError, match="is damaged"):
         export.load_table(tmp_path)
+
+
+def test_marginal_heads_are_exported(tmp_path):
+    data = make_trial(rows=1500)
+    model = AllocationModel(3, backbone="small", heads="marginal", seed=1)
+    model.compile(goal_weight=0.0, jit_compile=False)
+    model.fit(data, batch_size=200, epochs=1, verbose=0)
+    export.save(model, tmp_path / "m", population=data)
+    served = tf.saved_model.load(str(tmp_path / "m")).signatures["serve"](**arguments(data))
+    predicted = model.predict(data, verbose=0)
+    for name in ("response", "cost"):
+        np.testing.assert_allclose(served[name], predicted[name], rtol=1e-4, atol=1e-6)
+    assert np.all(np.diff(served["cost"]) > 0)

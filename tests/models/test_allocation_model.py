@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfalloc.data import RCTData
 from tfalloc.gradients import FiniteDifference, GoalGradient
-from tfalloc.models import AllocationModel, objective
+from tfalloc.models import AllocationModel, budgets
 from tfalloc.models.objective import surrogate
 
 
@@ -78,8 +78,8 @@ def test_save_and_load_gives_the_same_model_and_goes_on_training(fitted, tmp_pat
     np.testing.assert_array_equal(before["response"], after["response"])
     np.testing.assert_array_equal(before["cost"], after["cost"])
     assert model.evaluate(data, return_dict=True) == loaded.evaluate(data, return_dict=True)
-    assert loaded._objective["budget"] == (0.1, 0.2)
-    assert loaded._objective["gradient"].step == 0.01
+    assert loaded._objective.budget == (0.1, 0.2)
+    assert loaded._objective.gradients[0][1].step == 0.01
     assert int(loaded.optimizer.iterations) == int(model.optimizer.iterations)
     loaded.fit(data, batch_size=400, epochs=1, verbose=0)
 
@@ -118,7 +118,7 @@ def test_training_starts_at_the_arm_rates():
 def test_costs_known_in_advance_are_not_learned():
     model = small_model(goal_weight=0.0)
     model.fit(trial(cost="fixed"), batch_size=400, epochs=1, verbose=0)
-    assert model.cost_head.family == "constant"
+    assert model.outcome_heads.setup.cost == "constant"
     np.testing.assert_allclose(
         model.predict(trial(rows=20, cost="fixed"), verbose=0)["cost"],
         np.tile([[0.0, 0.5]], (20, 1)),
@@ -129,13 +129,15 @@ def test_costs_known_in_advance_are_not_learned():
 def test_binary_costs_get_cross_entropy():
     model = small_model(goal_weight=0.0)
     model.adapt(trial(cost="binary"))
-    assert model.cost_head.family == "binary"
+    assert model.outcome_heads.setup.cost == "binary"
 
 
 def test_early_stopping_keeps_the_best_weights():
     data = trial(rows=1500)
     model = small_model(goal_weight=0.0, optimizer=keras.optimizers.Adam(0.05))
-    history = model.fit(data, batch_size=100, epochs=60, early_stopping=2, verbose=0).history
+    history = model.fit(
+        data, batch_size=100, epochs=60, early_stopping=2, monitor="val_loss", verbose=0
+    ).history
     assert len(history["val_loss"]) < 60
     valid = data.split([0.8, 0.2], model.seed)[1]
     best = model.evaluate(valid, return_dict=True)["loss"]
@@ -173,6 +175,21 @@ def test_any_keras_model_as_backbone(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "m.keras")
     np.testing.assert_array_equal(
         loaded.predict(data, verbose=0)["cost"], model.predict(data, verbose=0)["cost"]
+    )
+
+
+def test_widths_as_backbone(tmp_path):
+    model = AllocationModel(2, backbone=(12, 6), seed=3)
+    model.compile(jit_compile=False)
+    model.fit(trial(), batch_size=400, epochs=1, verbose=0)
+    widths = [
+        layer.units for layer in model.network.layers if isinstance(layer, keras.layers.Dense)
+    ]
+    assert widths == [12, 6]
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(
+        loaded.predict(trial(), verbose=0)["cost"], model.predict(trial(), verbose=0)["cost"]
     )
 
 
@@ -215,6 +232,10 @@ def test_schedule_and_budget_callable():
             lambda: AllocationModel(2, backbone="huge").adapt(trial()),
             "backbone='huge' is not known",
         ),
+        (
+            lambda: AllocationModel(2, backbone=(8, 0)).adapt(trial()),
+            r"backbone=\(8, 0\) is not known",
+        ),
         (lambda: small_model().fit(np.ones((4, 1)), {"treatment": [0, 1, 0, 1]}), "must be a dict"),
     ],
 )
@@ -224,7 +245,7 @@ def test_messages(call, message):
 
 
 def test_budgets_are_uniform_on_their_range_and_alike_with_xla():
-    draw = lambda step: objective.draw_budget((0.2, 0.6), 7, step)  # noqa: E731
+    draw = lambda step: budgets.draw_budget((0.2, 0.6), 7, step)  # noqa: E731
     steps = tf.range(4000)
     plain = tf.map_fn(draw, steps, fn_output_signature=tf.float32).numpy()
     compiled = tf.function(draw, jit_compile=True)

@@ -27,7 +27,7 @@ def report(error: BaseException) -> int:
     package: it keeps its traceback, because a line would hide where it happened.
     """
     if isinstance(error, (Interrupted, KeyboardInterrupt, typer.Abort)):
-        print("interrupted: nothing was written.", file=sys.stderr)
+        print("interrupted: no output was written.", file=sys.stderr)
         return INTERRUPTED
     if os.environ.get(TRACEBACK_VARIABLE):
         traceback.print_exception(type(error), error, error.__traceback__)

@@ -1,4 +1,4 @@
-"""Values of options: budgets, lists, and column-or-mapping."""
+"""Values of options: budgets, lists, numbers, and column-or-mapping."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def parse_budget(text: str) -> Budget:
 def budget_points(budget: Budget) -> list[float]:
     """Budgets at which results are reported: the one, or both ends and the middle of a range.
 
-    The middle is where training judges its validation rows, and comes first.
+    The middle comes first: plots show it.
     """
     if isinstance(budget, tuple):
         low, high = budget
@@ -61,6 +61,21 @@ def parse_list(text: str | None) -> list[str] | None:
     if not all(names):
         raise ValueError(f"{text!r} has an empty entry; expected names separated by commas.")
     return names
+
+
+def parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Reads "0,5,10"; None stays None.
+
+    Raises:
+      ValueError: an entry that is not a number.
+
+    Example:
+      >>> parse_numbers("--cost-amounts", "0, 5, 10")
+      (0.0, 5.0, 10.0)
+    """
+    if text is None:
+        return None
+    return tuple(_number(entry, f"{option} {text}") for entry in text.split(","))
 
 
 def parse_column_or_mapping(option: str, text: str | None) -> str | dict[str, float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -41,6 +42,27 @@ class EpochProgress(keras.callbacks.Callback):
         self._task: Any = None
         self._started = 0.0
         self._epochs: int | None = None
+        self._position = (0, 0)  # (epoch, step) that comes next
+
+    @property
+    def shown(self) -> bool:
+        """Whether there was any training."""
+        return self._task is not None
+
+    def get_state(self) -> dict[str, Any]:
+        """Time spent and position, for a run that goes on in another process."""
+        return {"spent": time.monotonic() - self._started, "position": self._position}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self._started = time.monotonic() - state["spent"]
+        self._position = epoch, step = state["position"]
+        self._bar.update(self._task, completed=step)
+        self._bar.console.print(
+            f"{self._title}: resuming at epoch {epoch + 1}, step {step}",
+            markup=False,
+            soft_wrap=True,
+        )
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Starts the bar."""
@@ -52,22 +74,26 @@ class EpochProgress(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Resets the bar."""
+        self._position = (epoch, 0)
         name = f"{self._title}: epoch {epoch + 1}/{self._epochs}"
         self._bar.reset(self._task, description=name, total=self._steps or 1)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Moves the bar."""
+        self._position = (self._position[0], batch + 1)
         if not self._bar.disable:  # reading a loss waits for the device: not for a log file
             loss = f"loss {float((logs or {}).get('loss', float('nan'))):.5f}"
             self._bar.update(self._task, completed=batch + 1, loss=loss)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Prints the epoch's line."""
+        self._position = (epoch + 1, 0)
         spent = time.monotonic() - self._started
         left = spent / (epoch + 1) * max((self._epochs or 0) - epoch - 1, 0)
-        values = "  ".join(
-            f"{name} {float((logs or {})[name]):.5f}" for name in SHOWN if name in (logs or {})
-        )
+        shown = {name: float(x) for name, x in (logs or {}).items() if name in SHOWN}
+        if math.isnan(shown.get("goal", 0.0)):
+            del shown["goal"]  # the two-stage phase of a warm start has none
+        values = "  ".join(f"{name} {shown[name]:.5f}" for name in SHOWN if name in shown)
         self._bar.console.print(
             f"{self._title}: epoch {epoch + 1}/{self._epochs}  {values}  "
             f"{spent:.0f} s, at most {left:.0f} s left",

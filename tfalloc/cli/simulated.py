@@ -50,9 +50,8 @@ def run_demo(folder: Path, *, rows: int, epochs: int, seed: int, jit: bool) -> d
     trial.summary(lambda text: console.out().print(text, markup=False, soft_wrap=True))
 
     recipe = dataclasses.replace(RECIPE, epochs=epochs, seed=seed, jit=jit)
-    two_stage = dataclasses.replace(recipe, goal_weight=0.0)
     models, histories = {}, {}
-    for key, settings in ((scoring.TWO_STAGE, two_stage), (END_TO_END, recipe)):
+    for key, settings in ((scoring.TWO_STAGE, recipe.two_stage()), (END_TO_END, recipe)):
         models[key], histories[NAMES[key]] = fitting.fit(trial, settings, NAMES[key])
     predictions, outcomes = scoring.scored_rows(models, fresh.data)
     everyone = scoring.with_baselines(predictions, trial, rows)
@@ -133,9 +132,19 @@ def _say_what_holds(paired: dict[str, float], true_gain: float, truths: dict[str
         NAMES[name]: (truths[name].response - base) / reach
         for name in (scoring.TWO_STAGE, END_TO_END)
     }
+    if true_gain == 0 and low == high == 0:
+        verdict = (
+            "end-to-end is the two-stage model: no epoch through the allocation beat it on "
+            "validation rows by more than a standard error, so its weights were kept."
+        )
+    else:
+        better = "end-to-end" if true_gain > 0 else "two-stage"
+        verdict = (
+            f"end-to-end minus two-stage, paired by user: {estimate}; in truth {true_gain:+.3g}: "
+            f"{better} is better on this seed."
+        )
     lines = [
-        f"end-to-end minus two-stage, paired by user: {estimate}; in truth {true_gain:+.3g}: "
-        f"{'end-to-end' if true_gain > 0 else 'two-stage'} is better on this seed.",
+        verdict,
         "of what perfect targeting would add to the same mix for everyone, "
         + " and ".join(f"{name} gets {share:.0%}" for name, share in shares.items())
         + ".",
@@ -168,6 +177,9 @@ def _serve(folder: Path, model: Any, trial: Any, fresh: Any, budget: float) -> d
         except ValueError as error:
             # A small trial may not show any price at which the budget is kept.
             console.note(f"by the trial's costs: {error}; going by predicted costs instead")
+            # Nor need its predictions allow the budget: few of its rows are untreated.
+            predicted = model.predict(fresh.data, verbose=0)["cost"]
+            budget = max(budget, 1.01 * float(predicted.min(axis=1).mean()))
             plan = _allocate(model, target, "predicted", trial, users, budget)
     finally:
         users.unlink(missing_ok=True)

@@ -13,6 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tfalloc.cli import console
+
+try:
+    import fcntl
+except ImportError:  # no POSIX: nobody watches over two processes with one output
+    fcntl = None  # type: ignore[assignment]
+
 # What tells a directory of ours from one that must not be replaced.
 OURS = ("config.json", "saved_model.pb")
 
@@ -39,6 +46,72 @@ def staged_directory(target: str | os.PathLike[str], *, overwrite: bool) -> Iter
             _swap(staging, target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def resumable_directory(
+    target: str | os.PathLike[str], *, overwrite: bool, restart: bool
+) -> Iterator[tuple[Path, Path]]:
+    """As `staged_directory`, with a second directory that outlives the death of the process.
+
+    Both lie in `target.partial`, a name that the same command finds again. It is gone after
+    success, and after a failure before anything was kept.
+
+    Args:
+      target: the directory to leave.
+      overwrite: whether an existing one is replaced, if it is empty or an earlier output.
+      restart: whether to throw away what an earlier process kept.
+
+    Yields:
+      (empty directory that becomes `target`, directory of what is kept until then).
+
+    Raises:
+      ValueError: as `staged_directory`, or another process is at work on the same target.
+    """
+    target = Path(os.path.abspath(target))
+    check_free(target, overwrite=overwrite)
+    work = target.with_name(f"{target.name}.partial")
+    with _parents(target), _only_process(work):
+        staging, kept = work / "output", work / "kept"
+        shutil.rmtree(staging, ignore_errors=True)
+        if restart:
+            shutil.rmtree(kept, ignore_errors=True)
+        staging.mkdir()
+        kept.mkdir(exist_ok=True)
+        try:
+            yield staging, kept
+            check_free(target, overwrite=overwrite)
+            _swap(staging, target)
+            shutil.rmtree(kept, ignore_errors=True)
+        except BaseException:
+            if any(kept.rglob("*.npz")):
+                console.note(f"what was trained is in {work}: the same command goes on from there")
+            else:
+                shutil.rmtree(kept, ignore_errors=True)
+            raise
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _only_process(work: Path) -> Iterator[None]:
+    """Creates `work`, alone in it; the system drops the lock of a process that is killed."""
+    work.mkdir(exist_ok=True)
+    lock = work / "lock"
+    with open(lock, "w") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ValueError(
+                    f"another process is writing to {work}: wait for it, or give another --output."
+                ) from error
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            if not any(work.iterdir()):
+                work.rmdir()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tfalloc.cli import console, options, parse, run
-from tfalloc.cli.staging import check_free, staged_directory
+from tfalloc.cli.staging import check_free, resumable_directory
 from tfalloc.cli.trial import Columns, check_budget, is_csv
 from tfalloc.cli.versions import start_tensorflow, versions
 
 if TYPE_CHECKING:
     from tfalloc.cli.fitting import Recipe
     from tfalloc.data import RCTData
+    from tfalloc.models import Checkpoint
 
 
 def train(
@@ -47,31 +49,68 @@ def train(
     missing: options.Missing = "error",
     goal_weight: Annotated[
         float, typer.Option(help="Weight of the allocation's outcome in the loss; 0: two-stage.")
-    ] = 1.0,
+    ] = 0.1,
+    goal_scale: Annotated[
+        str,
+        typer.Option(
+            metavar="normalized|paper",
+            help="What a goal weight of 1 means: as strong as the prediction losses, or Eq. 11.",
+        ),
+    ] = "normalized",
     gradient: Annotated[
-        str, typer.Option(help="How the outcome is differentiated: a name in tfalloc.gradients.")
+        str,
+        typer.Option(
+            metavar="A,B",
+            help="How the outcome is differentiated: finite-difference, nes, smoothed, integrated; "
+            "several are summed.",
+        ),
     ] = "finite-difference",
+    warm_start: Annotated[
+        bool,
+        typer.Option(help="Train two-stage first, then through the allocation; keep the best."),
+    ] = True,
     backbone: Annotated[
         str, typer.Option(metavar="paper|small", help="Network: 512-256-128-64, or 16 units.")
     ] = "paper",
     response_head: Annotated[
         str | None,
         typer.Option(
-            metavar="binary|nonnegative|real",
+            metavar="binary|nonnegative|hurdle|real",
             help="Kind of response; binary is cross entropy. (default: by the data)",
         ),
     ] = None,
     cost_head: Annotated[
         str | None,
         typer.Option(
-            metavar="binary|nonnegative|constant", help="Kind of cost. (default: by the data)"
+            metavar="binary|nonnegative|hurdle|constant|on_response",
+            help="Kind of cost. (default: by the data)",
+        ),
+    ] = None,
+    heads: Annotated[
+        str,
+        typer.Option(
+            metavar="independent|marginal",
+            help="One output for each arm, or steps from arm to arm in the order of cost.",
+        ),
+    ] = "independent",
+    monotone: Annotated[
+        bool, typer.Option("--monotone", help="Response and cost increase in the arms' order.")
+    ] = False,
+    cost_amounts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y,…",
+            help="Cost per response of each arm, in their order, for --cost-head on_response.",
         ),
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Rows a step. (default: 10,000, less on small data)")
     ] = None,
-    epochs: Annotated[int, typer.Option(help="At most so many passes over the data.")] = 20,
+    epochs: Annotated[
+        int, typer.Option(help="At most so many passes over the data; warm start: in each phase.")
+    ] = 20,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
+    weight_decay: Annotated[float, typer.Option(help="Decoupled, of Adam; 0: none.")] = 0.0,
     validation_share: Annotated[
         float, typer.Option(help="Share of the training rows that decides when to stop.")
     ] = 0.2,
@@ -79,7 +118,7 @@ def train(
         float, typer.Option(help="Share of the rows held out for the final evaluation.")
     ] = 0.2,
     patience: Annotated[
-        int, typer.Option(help="Epochs without a better val_loss before stopping; 0: never.")
+        int, typer.Option(help="Epochs without a better val_goal before stopping; 0: never.")
     ] = 5,
     compare_two_stage: Annotated[
         bool,
@@ -88,8 +127,21 @@ def train(
     seed: options.Seed = 0,
     jit: options.Jit = True,
     overwrite: options.Overwrite = False,
+    restart: Annotated[
+        bool,
+        typer.Option("--restart", help="Start afresh instead of where a killed run stopped."),
+    ] = False,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(help="Least time between two checkpoints; at most 1 % goes into them.")
+    ] = 10.0,
 ) -> None:
-    """Train a model on a randomised trial, and evaluate it on rows it has not seen."""
+    """Train a model on a randomised trial, and evaluate it on rows it has not seen.
+
+    A run that was killed goes on where it stopped when the same command is given again: until it is
+    done, its checkpoints are in DIR.partial.
+    """
+    if not (math.isfinite(checkpoint_seconds) and checkpoint_seconds >= 0):
+        raise ValueError(f"--checkpoint-seconds {checkpoint_seconds}: expected a number from 0.")
     check_free(output, overwrite=overwrite)
     is_csv(data)
     _check_share(test_share)
@@ -105,28 +157,36 @@ def train(
         missing=missing,
     )
     target = parse.parse_budget(budget)
-    with staged_directory(output, overwrite=overwrite) as staging:
+    with resumable_directory(output, overwrite=overwrite, restart=restart) as (staging, kept):
         console.note("starting TensorFlow …")
         start_tensorflow(seed if 0 <= seed < 2**31 else None)
-        from tfalloc.cli.fitting import Recipe, make_gradient
+        from tfalloc.cli import scoring
+        from tfalloc.cli.fitting import Recipe, make_gradients
+        from tfalloc.models import Checkpoint
 
         recipe = Recipe(
             budget=target,
             goal_weight=goal_weight,
+            goal_scale=goal_scale,
             gradient=gradient,
+            warm_start=warm_start,
             backbone=backbone,
             response_head=response_head,
             cost_head=cost_head,
+            heads=heads,
+            monotone=monotone,
+            cost_amounts=parse.parse_numbers("--cost-amounts", cost_amounts),
             batch_size=batch_size,
             epochs=epochs,
             learning_rate=learning_rate,
+            weight_decay=weight_decay,
             validation_share=validation_share,
             patience=patience,
             seed=seed,
             jit=jit,
         )
         recipe.check()
-        make_gradient(gradient)
+        make_gradients(gradient)
         console.note(f"reading {data} …")
         trial = columns.read(data)
         trial.summary(lambda text: console.out().print(text, markup=False, soft_wrap=True))
@@ -148,7 +208,11 @@ def train(
             },
             "versions": versions(),
         }
-        _train_into(staging, trial, recipe, test_share, compare_two_stage, settings)
+        checkpoints = {
+            name: Checkpoint(kept / name.replace(" ", "-"), checkpoint_seconds)
+            for name in (scoring.MODEL, scoring.TWO_STAGE)
+        }
+        _train_into(staging, trial, recipe, test_share, compare_two_stage, settings, checkpoints)
     console.out().print(f"\nmodel, metrics and plots are in {output}", markup=False, soft_wrap=True)
 
 
@@ -159,6 +223,7 @@ def _train_into(
     test_share: float,
     compare_two_stage: bool,
     settings: dict[str, Any],
+    checkpoints: dict[str, Checkpoint],
 ) -> None:
     """Everything after validation: fit, evaluate on held-out rows, write."""
     from tfalloc.cli import fitting, scoring
@@ -168,12 +233,11 @@ def _train_into(
     points = parse.budget_points(recipe.budget)
     rows, held_out = trial.split([1 - test_share, test_share], recipe.seed)
     models, histories = {}, {}
-    models[scoring.MODEL], histories[scoring.MODEL] = fitting.fit(rows, recipe, scoring.MODEL)
+    recipes = {scoring.MODEL: recipe}
     if compare_two_stage:
-        baseline = dataclasses.replace(recipe, goal_weight=0.0)
-        models[scoring.TWO_STAGE], histories[scoring.TWO_STAGE] = fitting.fit(
-            rows, baseline, scoring.TWO_STAGE
-        )
+        recipes[scoring.TWO_STAGE] = recipe.two_stage()
+    for name, each in recipes.items():
+        models[name], histories[name] = fitting.fit(rows, each, name, checkpoints[name])
     predictions, outcomes = scoring.scored_rows(models, held_out)
     everyone = scoring.with_baselines(predictions, rows, len(held_out))
     table = scoring.outcomes_at(everyone, outcomes, points)
@@ -223,6 +287,8 @@ def _train_into(
 
 
 def _verdict(entry: dict[str, float]) -> str:
+    if entry["difference_low"] == entry["difference_high"] == 0:
+        return "the same policy: nothing beat two-stage on validation rows beyond noise"
     if entry["difference_low"] > 0:
         return "end-to-end is better"
     if entry["difference_high"] < 0:

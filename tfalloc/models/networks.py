@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
-PAPER_UNITS = (512, 256, 128, 64)
-SMALL_UNITS = (16,)
+from tfalloc.models import replicas
+
+PRESETS = {"paper": (512, 256, 128, 64), "small": (16,)}
 HEAD_UNITS = 32
 # Batches are large and steps few: with Keras' .99 the averages used for prediction would still be
 # near their initial values after an epoch.
 NORM_MOMENTUM = 0.9
-BACKBONES = ("paper", "small")
+# Small, so that the first predictions are the trial's rates to a percent: before any step batch
+# normalisation does not centre yet, and larger kernels would shift every arm at random.
+START_STDDEV = 0.002
+
+
+def batch_norm(name: str) -> keras.layers.BatchNormalization:
+    """Batch normalisation over the global batch; on one replica in Keras' plain form."""
+    return keras.layers.BatchNormalization(
+        momentum=NORM_MOMENTUM, synchronized=replicas.count() > 1, name=name
+    )
 
 
 @keras.saving.register_keras_serializable(package="tfalloc")
@@ -20,7 +31,7 @@ class ParallelHeads(keras.layers.Layer):
     """Many small heads on one trunk in three operations: Dense, ReLU, BatchNorm, then Dense(1).
 
     All heads' hidden layers are one matrix product and all their outputs one einsum; a layer for
-    each of 2K heads would make tracing slow at K = 30.
+    each of them would make tracing slow at K = 30.
 
     Args:
       num_heads: number of heads H.
@@ -42,7 +53,7 @@ class ParallelHeads(keras.layers.Layer):
             kernel_initializer=keras.initializers.HeNormal(seed),
             name="hidden",
         )
-        self.norm = keras.layers.BatchNormalization(momentum=NORM_MOMENTUM, name="norm")
+        self.norm = batch_norm("norm")
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights."""
@@ -50,7 +61,7 @@ class ParallelHeads(keras.layers.Layer):
         self.norm.build((*input_shape[:-1], self.num_heads * self.units))
         self.kernel = self.add_weight(
             shape=(self.num_heads, self.units),
-            initializer=keras.initializers.RandomNormal(stddev=0.02, seed=self.seed),
+            initializer=keras.initializers.RandomNormal(stddev=START_STDDEV, seed=self.seed),
             name="kernel",
         )
         self.bias = self.add_weight(shape=(self.num_heads,), initializer="zeros", name="bias")
@@ -74,56 +85,58 @@ class ParallelHeads(keras.layers.Layer):
 
 def build_network(
     num_features: int,
-    num_treatments: int,
-    backbone: str | keras.Model | None = None,
+    num_outputs: int,
+    backbone: str | Sequence[int] | keras.Model | None = None,
     *,
     seed: int | None = None,
 ) -> keras.Model:
-    """A functional model from features to raw outputs of 2K heads.
+    """A functional model from features to one raw output for each head.
 
     Args:
       num_features: width of the feature matrix.
-      num_treatments: K.
+      num_outputs: R, of the heads together.
       backbone: None or "paper" (512-256-128-64, ReLU then batch normalisation, He
-        initialisation), "small" (16 units), or any Keras model from [batch, num_features] to
-        [batch, width].
+        initialisation), "small" (16 units), widths of layers made likewise, (64, 32), or any Keras
+        model from [batch, num_features] to [batch, width].
       seed: of the initial weights.
 
     Returns:
-      A model with outputs {"response": [batch, K], "cost": [batch, K]}, raw.
+      A model with output [batch, R], near 0 at first.
 
     Raises:
       ValueError: if `backbone` is not known or does not fit `num_features`.
     """
     features = keras.Input((num_features,), name="features")
     trunk = features
-    if backbone is None or isinstance(backbone, str):
-        units = {None: PAPER_UNITS, "paper": PAPER_UNITS, "small": SMALL_UNITS}.get(backbone)
-        if units is None:
-            raise ValueError(
-                f"backbone={backbone!r} is not known; expected one of {BACKBONES} or a Keras model."
-            )
-        for layer, width in enumerate(units):
+    if backbone is None or isinstance(backbone, (str, list, tuple)):
+        for layer, width in enumerate(_units(backbone)):
             initial = keras.initializers.HeNormal(None if seed is None else seed + layer)
             trunk = keras.layers.Dense(
                 width, activation="relu", kernel_initializer=initial, name=f"trunk_{layer}"
             )(trunk)
-            trunk = keras.layers.BatchNormalization(
-                momentum=NORM_MOMENTUM, name=f"trunk_norm_{layer}"
-            )(trunk)
+            trunk = batch_norm(f"trunk_norm_{layer}")(trunk)
     else:
-        expected = backbone.input_shape[-1]
+        given: Any = backbone
+        expected = given.input_shape[-1]
         if expected is not None and expected != num_features:
             raise ValueError(
                 f"backbone takes {expected} features, but the data have {num_features} after "
                 "preprocessing; build it with "
                 f"keras.Input(({num_features},))."
             )
-        trunk = backbone(features)
+        trunk = given(features)
     head_seed = None if seed is None else seed + 1000
-    raw = ParallelHeads(2 * num_treatments, seed=head_seed, name="heads")(trunk)
-    return keras.Model(
-        features,
-        {"response": raw[:, :num_treatments], "cost": raw[:, num_treatments:]},
-        name="network",
-    )
+    raw = ParallelHeads(num_outputs, seed=head_seed, name="heads")(trunk)
+    return keras.Model(features, raw, name="network")
+
+
+def _units(backbone: str | Sequence[int] | None) -> Sequence[int]:
+    if backbone is None:
+        return PRESETS["paper"]
+    units = PRESETS.get(backbone) if isinstance(backbone, str) else backbone
+    if not units or not all(isinstance(width, int) and width > 0 for width in units):
+        raise ValueError(
+            f"backbone={backbone!r} is not known; expected one of {tuple(PRESETS)}, widths of "
+            "layers such as (64, 32), or a Keras model."
+        )
+    return units

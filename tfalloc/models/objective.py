@@ -1,25 +1,31 @@
 """The training objective: prediction losses plus the surrogate of the goal (Eq. 11).
 
-    loss = L_response + L_cost - goal_weight [ sum v stop(dQ/dv) + sum c stop(dQ/dc) ]
+    loss = L_response + L_cost - goal_weight * sum_k g_k s_k surrogate_k
+    surrogate_k = sum v stop(d_k/dv) + sum c stop(d_k/dc)
 
-The surrogate's value means nothing; its gradient with respect to the network's weights is that of
-goal_weight * Q, by the chain rule through v and c.
+with gradients k = 1, 2, … of the expected outcome, their weights g_k, and scales s_k: 1 on the
+"paper" scale, running ratios of gradient norms on the "normalized" one (`scaling`). A surrogate's
+value means nothing; its gradient with respect to the network's weights is that of the goal, by the
+chain rule through v and c.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
-from collections.abc import Callable
+import warnings
 from typing import Any
 
-import numpy as np
+import keras
 import tensorflow as tf
 
-from tfalloc import gradients
-from tfalloc.gradients import GoalGradient
+from tfalloc import gradients as library
+from tfalloc.gradients import FiniteDifference, GoalGradient
+from tfalloc.models.budgets import Budget, budgets_to_judge, check_budget, check_budgets
+from tfalloc.models.schedules import check_goal_weight
 
-Budget = Any  # float | tuple[float, float] | Callable[[tf.Tensor], tf.Tensor]
+SCALES = ("normalized", "paper")
 
 
 def surrogate(pred_response: tf.Tensor, pred_cost: tf.Tensor, goal: GoalGradient) -> tf.Tensor:
@@ -28,80 +34,136 @@ def surrogate(pred_response: tf.Tensor, pred_cost: tf.Tensor, goal: GoalGradient
     return tf.reduce_sum(pred_response * d_response) + tf.reduce_sum(pred_cost * d_cost)
 
 
-def check_budget(budget: Budget) -> Budget:
-    """Refuses budgets that are neither a number, a range (low, high), nor a callable.
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What `compile` was told about the goal, checked.
 
-    Raises:
-      ValueError: with the budget as passed and what was expected.
+    Attributes:
+      goal_weight: a number or a callable of the step.
+      goal_scale: "normalized" or "paper".
+      budget: cost per user: None, a number, a range (low, high) or a callable of the step.
+      gradients: (weight, gradient) of every gradient.
+      validation_budgets: budgets at which validation judges, ascending; empty without a budget.
     """
-    if budget is None or callable(budget):
-        return budget
-    numbers = np.atleast_1d(np.asarray(budget, dtype=np.float64))
-    if numbers.size not in (1, 2) or not np.all(np.isfinite(numbers)) or np.any(numbers < 0):
-        raise ValueError(
-            f"budget={budget!r}: expected a finite cost per user that is not negative, a range "
-            "(low, high), or a callable of the step."
-        )
-    if numbers.size == 1:
-        return float(numbers[0])
-    if numbers[0] > numbers[1]:
-        raise ValueError(f"budget={budget!r}: expected a range (low, high) with low <= high.")
-    return float(numbers[0]), float(numbers[1])
+
+    goal_weight: Any
+    goal_scale: str
+    budget: Budget
+    gradients: tuple[tuple[float, Any], ...]
+    validation_budgets: tuple[float, ...]
+
+    @classmethod
+    def checked(
+        cls, goal_weight: Any, goal_scale: str, budget: Any, gradient: Any, validation_budgets: Any
+    ) -> Objective:
+        """From the arguments of `compile`.
+
+        Raises:
+          ValueError: if one is out of range, or there is a goal_weight without a budget.
+        """
+        goal_weight, budget = check_goal_weight(goal_weight), check_budget(budget)
+        if goal_scale not in SCALES:
+            raise ValueError(f"goal_scale={goal_scale!r} is not known; expected one of {SCALES}.")
+        if budget is None and goal_weight != 0.0:
+            raise ValueError(
+                f"goal_weight={goal_weight!r} needs a budget: pass budget=cost per user, or "
+                "budget=(low, high)."
+            )
+        if validation_budgets is None:
+            judged = budgets_to_judge(budget)
+        else:
+            judged = check_budgets(validation_budgets)
+        return cls(goal_weight, goal_scale, budget, _weighted(gradient), judged)
+
+    @property
+    def through_allocation(self) -> bool:
+        """Whether training differentiates the goal at all."""
+        return callable(self.goal_weight) or self.goal_weight > 0.0
+
+    def to_config(self) -> dict[str, Any]:
+        """Arguments of `compile` in JSON's types.
+
+        Functions that Keras does not know by a registered name cannot be stored: a warning says
+        what the loaded model has instead.
+        """
+        budget = self.budget
+        return {
+            "goal_weight": _stored(self.goal_weight, "goal_weight", 0.0),
+            "goal_scale": self.goal_scale,
+            "budget": list(budget) if isinstance(budget, tuple) else _stored(budget, "budget"),
+            "gradient": [[weight, _gradient_config(each)] for weight, each in self.gradients],
+            "validation_budgets": list(self.validation_budgets) or None,
+        }
+
+    @staticmethod
+    def arguments_from_config(config: dict[str, Any]) -> dict[str, Any]:
+        """The inverse of `to_config`: arguments of `compile`."""
+        arguments = {name: _restored(config[name]) for name in ("goal_weight", "budget")}
+        arguments["gradient"] = [
+            (weight, _gradient_from_config(each)) for weight, each in config["gradient"]
+        ]
+        if arguments["budget"] is None:
+            arguments["goal_weight"] = 0.0
+        return {**config, **arguments}
 
 
-def draw_budget(budget: Budget, seed: int, step: tf.Tensor) -> tf.Tensor:
-    """The budget of a training step: fixed, uniform on a range, or what the callable says."""
-    if callable(budget):
-        return tf.cast(budget(step), tf.float32)
-    if isinstance(budget, tuple):
-        pair = step_seed(seed, step)
-        low, high = budget
-        # Integer bits: float draws differ between XLA and plain graphs when the seed is a tensor.
-        bits = tf.random.stateless_uniform((), pair, None, None, tf.int32, alg="philox")
-        return low + (high - low) * (tf.cast(bits, tf.float32) / 2.0**32 + 0.5)
-    return tf.constant(budget, tf.float32)
+def _weighted(gradient: Any) -> tuple[tuple[float, Any], ...]:
+    if gradient is None:
+        gradient = FiniteDifference()
+    entries = list(gradient) if isinstance(gradient, (list, tuple)) else [gradient]
+    pairs = []
+    for entry in entries:
+        weight, each = entry if isinstance(entry, (list, tuple)) and len(entry) == 2 else (1, entry)
+        if not callable(each) or callable(weight) or not 0 < float(weight) < math.inf:
+            raise ValueError(
+                f"gradient={gradient!r}: expected one of tfalloc.gradients, a list of them, or a "
+                "list of (weight, gradient) with weights above 0."
+            )
+        pairs.append((float(weight), each))
+    if not pairs:
+        raise ValueError(f"gradient={gradient!r}: expected at least one gradient.")
+    return tuple(pairs)
 
 
-def central_budget(budget: Budget) -> float:
-    """The budget at which validation judges: the middle of a range."""
-    if callable(budget):
-        return float(budget(tf.constant(0, tf.int64)))
-    return sum(budget) / 2 if isinstance(budget, tuple) else float(budget)
+# Storing ------------------------------------------------------------------------------------
 
 
-def step_seed(seed: int, step: tf.Tensor) -> tf.Tensor:
-    """A pair of integers for stateless random operations, different at each step."""
-    return tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)])
+def _stored(value: Any, name: str, otherwise: Any = None) -> Any:
+    if not callable(value):
+        return value
+    if hasattr(value, "get_config") or _is_registered(value):
+        return keras.saving.serialize_keras_object(value)
+    warnings.warn(
+        f"{name}={value!r} cannot be stored: the loaded model is compiled with {name}={otherwise}. "
+        "Register it by @keras.saving.register_keras_serializable(), or compile again.",
+        stacklevel=2,
+    )
+    return otherwise
 
 
-def weight_at(goal_weight: float | Callable[[tf.Tensor], Any], step: tf.Tensor) -> tf.Tensor:
-    """goal_weight at a step: a number, or a schedule (also a Keras LearningRateSchedule)."""
-    value = goal_weight(step) if callable(goal_weight) else goal_weight
-    return tf.cast(value, tf.float32)
+def _is_registered(function: Any) -> bool:
+    name = getattr(function, "__name__", "")
+    return keras.saving.get_registered_name(function) != name
 
 
-def check_goal_weight(goal_weight: Any) -> Any:
-    """Refuses weights that are neither a schedule nor a finite number that is not negative."""
-    if callable(goal_weight):
-        return goal_weight
-    if not (math.isfinite(goal_weight) and goal_weight >= 0):
-        raise ValueError(
-            f"goal_weight={goal_weight!r}: expected a finite number that is not negative (0 is the "
-            "two-stage baseline), or a callable of the step."
-        )
-    return float(goal_weight)
+def _restored(value: Any) -> Any:
+    if isinstance(value, dict) and "class_name" in value:
+        return keras.saving.deserialize_keras_object(value)
+    return value
 
 
-def gradient_to_config(gradient: Any) -> dict[str, Any] | None:
-    """A JSON description of one of `tfalloc.gradients`; None for a user's own."""
+def _gradient_config(gradient: Any) -> Any:
     name = type(gradient).__name__
-    if getattr(gradients, name, None) is not type(gradient):
-        return None
+    if getattr(library, name, None) is not type(gradient):
+        return _stored(gradient, "gradient", None)
     arguments = inspect.signature(type(gradient).__init__).parameters
-    return {"class": name, **{key: getattr(gradient, key) for key in arguments if key != "self"}}
+    return {"gradient": name, **{k: getattr(gradient, k) for k in arguments if k != "self"}}
 
 
-def gradient_from_config(config: dict[str, Any]) -> Any:
-    """The inverse of `gradient_to_config`."""
+def _gradient_from_config(config: Any) -> Any:
+    if config is None:
+        return FiniteDifference()
+    if "gradient" not in config:
+        return _restored(config)
     arguments = dict(config)
-    return getattr(gradients, arguments.pop("class"))(**arguments)
+    return getattr(library, arguments.pop("gradient"))(**arguments)

@@ -1,0 +1,370 @@
+"""The course of `fit`: early stopping, warm start, warnings, Keras' callbacks, frozen backbones."""
+
+import csv
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+from tfalloc.gradients import Integrated, Smoothed
+from tfalloc.models import AllocationModel
+from tfalloc.models.fitting import Best
+
+
+def fit(model, data, **options):
+    return model.fit(data, **{"batch_size": 300, "epochs": 3, "verbose": 0, **options}).history
+
+
+def judged(model, data, **options):
+    """What validation inside `fit` sees at the end."""
+    valid = data.split([0.8, 0.2], model.seed)[1]
+    return model.evaluate(valid, return_dict=True, **options)
+
+
+class WithoutWeights:
+    def get_weights(self):
+        return []
+
+
+class TestEarlyStopping:
+    @pytest.mark.parametrize(
+        ("options", "metric", "pick"),
+        [
+            ({}, "goal", max),
+            ({"goal_weight": 0.0}, "goal", max),
+            ({"goal_weight": 0.0, "budget": None}, "loss", min),
+        ],
+        ids=["goal", "two-stage with a budget", "without a budget"],
+    )
+    def test_the_best_by_default(self, options, metric, pick, model_of, trial_of_two_arms):
+        model = model_of(optimizer=keras.optimizers.Adam(0.03), **options)
+        history = fit(model, trial_of_two_arms, epochs=30, early_stopping=2)
+        values = history[f"val_{metric}"]
+        assert len(values) < 30 and values.index(pick(values)) == len(values) - 3
+        assert judged(model, trial_of_two_arms)[metric] == pytest.approx(pick(values), rel=1e-5)
+
+    def test_monitor_of_one_s_own(self, model_of, trial_of_two_arms):
+        model = model_of(optimizer=keras.optimizers.Adam(0.03))
+        history = fit(model, trial_of_two_arms, epochs=5, monitor="val_goal@0.2")
+        best = max(history["val_goal@0.2"])
+        assert judged(model, trial_of_two_arms, budget=0.2)["goal"] == pytest.approx(best)
+
+    def test_a_monitor_that_nothing_gives(self, model_of, trial_of_two_arms):
+        with pytest.warns(UserWarning, match="no epoch had 'val_gaol'"):
+            fit(model_of(), trial_of_two_arms, epochs=1, monitor="val_gaol")
+
+    def test_nan_is_never_better_and_never_stays(self):
+        best = Best("val_goal")
+        waited = []
+        for value in (np.nan, np.nan, 0.1, np.nan, 0.2):
+            best.offer({"val_goal": value}, WithoutWeights())
+            waited.append(best.waited)
+        assert best.value == 0.2 and waited == [0, 1, 0, 1, 0]
+
+    def test_off(self, model_of, trial_of_two_arms):
+        model = model_of(optimizer=keras.optimizers.Adam(0.03))
+        history = fit(model, trial_of_two_arms, epochs=8, early_stopping=False)
+        assert len(history["val_goal"]) == 8
+        assert judged(model, trial_of_two_arms)["goal"] == pytest.approx(history["val_goal"][-1])
+
+
+class TestWarmStart:
+    @pytest.mark.parametrize("seed", range(3))
+    def test_never_worse_than_two_stage_on_validation(self, seed, model_of, trial_of_two_arms):
+        # Also weights that do harm: the result must come from the first phase then.
+        model = model_of(seed=seed, goal_weight=[1.0, 30.0, 60.0][seed])
+        history = fit(model, trial_of_two_arms, warm_start=True)
+        result = judged(model, trial_of_two_arms)["goal"]
+        phases = np.array(history["phase"])
+        goals = np.array(history["val_goal"])
+        assert sorted(set(phases)) == [1, 2]
+        two_stage = goals[phases == 1][np.argmin(np.array(history["val_loss"])[phases == 1])]
+        assert result >= two_stage - 1e-9
+        better = goals[phases == 2][goals[phases == 2] > two_stage]
+        assert any(result == pytest.approx(goal) for goal in (two_stage, *better))
+
+    def test_the_first_phase_is_two_stage_training(self, model_of, trial_of_two_arms):
+        warm = fit(model_of(), trial_of_two_arms, warm_start=True)
+        two = fit(model_of(goal_weight=0.0), trial_of_two_arms)
+        assert warm["val_loss"][:3] == two["val_loss"]
+        assert np.all(np.isnan(warm["goal"][:3])) and np.all(np.isfinite(warm["goal"][3:]))
+        assert len({len(column) for column in warm.values()}) == 1
+
+    def test_the_second_phase_starts_from_the_best_with_a_fresh_optimizer(
+        self, model_of, trial_of_two_arms
+    ):
+        class Watch(keras.callbacks.Callback):
+            def __init__(self):
+                super().__init__()
+                self.started, self.rates = [], []
+
+            def on_epoch_begin(self, epoch, logs=None):
+                loss = judged(self.model, trial_of_two_arms)["loss"]
+                self.started.append((int(self.model.optimizer.iterations), loss))
+                self.rates.append(float(self.model.optimizer.learning_rate))
+                if epoch == 1:
+                    self.model.optimizer.learning_rate = 1e-5
+
+        watch = Watch()
+        model = model_of(optimizer=keras.optimizers.Adam(0.02))
+        history = fit(model, trial_of_two_arms, epochs=3, warm_start=True, callbacks=watch)
+        assert [iterations for iterations, _ in watch.started] == [0, 3, 6, 0, 3, 6]
+        assert watch.started[3][1] == pytest.approx(min(history["val_loss"][:3]), rel=1e-5)
+        assert watch.rates[3] == pytest.approx(0.02)
+        assert history.keys() >= {"phase", "val_goal"}
+
+    def test_the_model_trains_through_the_allocation_afterwards(self, model_of, trial_of_two_arms):
+        model = model_of()
+        fit(model, trial_of_two_arms, epochs=1, warm_start=True)
+        again = fit(model, trial_of_two_arms, epochs=1)
+        assert np.isfinite(again["goal"][0]) and "phase" not in again
+
+    def test_without_validation_both_phases_run_in_full(self, model_of, trial_of_two_arms):
+        history = fit(model_of(), trial_of_two_arms, warm_start=True, validation_split=0.0)
+        assert history["phase"] == [1, 1, 1, 2, 2, 2]
+
+    @pytest.mark.parametrize(
+        ("compiled", "options", "message"),
+        [
+            ({"goal_weight": 0.0}, {}, "goal_weight above 0"),
+            ({}, {"callbacks": [keras.callbacks.EarlyStopping()]}, "ends both phases itself"),
+            ({}, {"early_stopping": -1}, "early_stopping=-1"),
+        ],
+    )
+    def test_messages(self, compiled, options, message, model_of, trial_of_two_arms):
+        with pytest.raises(ValueError, match=message):
+            fit(model_of(**compiled), trial_of_two_arms, warm_start=True, **options)
+
+
+def test_small_batches_are_said_once(model_of, trial_of_two_arms):
+    with pytest.warns(UserWarning, match="rests on .* matched rows") as caught:
+        fit(model_of(), trial_of_two_arms, batch_size=40, epochs=2)
+    assert sum("matched rows" in str(each.message) for each in caught) == 1
+
+
+def test_matched_counts_the_batch(model_of, trial_of_two_arms):
+    model = model_of(optimizer=keras.optimizers.SGD(0.0), budget=0.3, gradient=Smoothed())
+    model.adapt(trial_of_two_arms)
+    batch = trial_of_two_arms.batches(len(trial_of_two_arms), shuffle=False)
+    # Predictions in training mode normalise by the batch; without learning they can be had again.
+    history = model.fit(batch, epochs=1, verbose=0).history
+    features, targets = next(iter(batch))
+    out = model._predictions(model.network(model.preprocessor(features), training=True))
+    score = np.asarray(out["response"]) - history["alpha"][0] * np.asarray(out["cost"])
+    matched = score.argmax(1) == targets["treatment"].numpy()
+    assert abs(history["matched"][0] - matched.sum()) <= 2  # ties to float32
+    assert abs(history["matched_responders"][0] - targets["response"].numpy()[matched].sum()) <= 2
+
+
+class TestKerasCallbacks:
+    def test_early_stopping_and_checkpoint_on_the_goal(self, model_of, trial_of_two_arms, tmp_path):
+        path = tmp_path / "best.keras"
+        stop = keras.callbacks.EarlyStopping("val_goal", patience=1, mode="max")
+        keep = keras.callbacks.ModelCheckpoint(path, "val_goal", mode="max", save_best_only=True)
+        model = model_of(optimizer=keras.optimizers.Adam(0.03))
+        history = fit(model, trial_of_two_arms, epochs=12, callbacks=[stop, keep])
+        best = max(history["val_goal"])
+        assert len(history["val_goal"]) == history["val_goal"].index(best) + 2
+        loaded = keras.saving.load_model(path)
+        assert judged(loaded, trial_of_two_arms)["goal"] == pytest.approx(best, rel=1e-6)
+
+    def test_goals_that_cannot_be_had_do_not_break_them(
+        self, model_of, trial_of_two_arms, tmp_path
+    ):
+        keep = keras.callbacks.ModelCheckpoint(
+            tmp_path / "best.keras", "val_goal", mode="max", save_best_only=True
+        )
+        stop = keras.callbacks.EarlyStopping("val_goal", patience=1, mode="max")
+        model = model_of(goal_weight=0.0, validation_budgets=[0.0])
+        history = fit(model, trial_of_two_arms, callbacks=[stop, keep])
+        assert np.all(np.isfinite(history["val_goal"])) and (tmp_path / "best.keras").exists()
+
+    def test_csv_log_of_both_phases(self, model_of, trial_of_two_arms, tmp_path):
+        log = keras.callbacks.CSVLogger(tmp_path / "log.csv")
+        history = fit(model_of(), trial_of_two_arms, epochs=2, warm_start=True, callbacks=log)
+        rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
+        assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
+        assert [float(row["phase"]) for row in rows] == [1, 1, 2, 2]
+        assert float(rows[3]["val_goal@0.3"]) == pytest.approx(history["val_goal@0.3"][3])
+        assert float(rows[3]["goal"]) == pytest.approx(history["goal"][3])
+
+    def test_tensorboard(self, model_of, trial_of_two_arms, tmp_path):
+        pytest.importorskip("tensorboard")
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        board = keras.callbacks.TensorBoard(tmp_path)
+        fit(model_of(), trial_of_two_arms, epochs=2, callbacks=[board])
+        events = EventAccumulator(str(tmp_path / "validation"))
+        events.Reload()
+        tags = events.Tags()["tensors"]
+        assert "epoch_goal" in tags and any("0.3" in tag for tag in tags)
+
+    def test_terminate_on_nan(self, model_of, trial_of_two_arms):
+        model = model_of(optimizer=keras.optimizers.SGD(1e30), goal_weight=0.0, budget=None)
+        history = fit(
+            model, trial_of_two_arms, epochs=9, callbacks=[keras.callbacks.TerminateOnNaN()]
+        )
+        assert len(history["loss"]) < 9
+
+    def test_reduce_learning_rate(self, model_of, trial_of_two_arms):
+        reduce = keras.callbacks.ReduceLROnPlateau(
+            "val_goal", mode="max", patience=1, min_delta=1.0
+        )
+        model = model_of(optimizer=keras.optimizers.Adam(0.01))
+        history = fit(model, trial_of_two_arms, callbacks=[reduce], early_stopping=False)
+        assert history["learning_rate"][-1] == pytest.approx(0.001)
+
+    def test_backup_and_restore(self, model_of, trial_of_two_arms, tmp_path):
+        class Interrupt(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                if epoch == 2:
+                    raise KeyboardInterrupt
+
+        def backup():
+            return keras.callbacks.BackupAndRestore(str(tmp_path))
+
+        model = model_of()
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, trial_of_two_arms, epochs=4, callbacks=[backup(), Interrupt()])
+        resumed = model_of()
+        resumed.adapt(trial_of_two_arms)  # the back-up has weights only
+        history = fit(resumed, trial_of_two_arms, epochs=4, callbacks=[backup()])
+        assert len(history["loss"]) == 2
+        assert int(resumed.optimizer.iterations) == 4 * 3
+
+
+def test_loaded_models_continue(model_of, trial_of_two_arms, tmp_path):
+    model = model_of(optimizer=keras.optimizers.Adam(0.01))
+    fit(model, trial_of_two_arms, epochs=2)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    one, two = (fit(each, trial_of_two_arms, epochs=1) for each in (model, loaded))
+    assert one["loss"] == pytest.approx(two["loss"], rel=1e-5)
+    assert one["val_goal"] == pytest.approx(two["val_goal"], rel=1e-5)
+    one, two = ({**m.get_config(), "preprocessor": None} for m in (model, loaded))
+    assert one == two
+
+
+class TestTransfer:
+    def test_a_frozen_trunk_stays_as_it_was(self, trial_of_two_arms, tmp_path):
+        trunk = keras.Sequential(
+            [keras.Input((3,)), keras.layers.Dense(8, "relu"), keras.layers.BatchNormalization()]
+        )
+        trunk.layers[1].moving_mean.assign(np.linspace(-1, 1, 8))
+        trunk.trainable = False
+        before = [np.array(w) for w in trunk.weights]
+        model = AllocationModel(2, backbone=trunk, seed=0)
+        model.compile(goal_weight=1.0, budget=0.3, gradient=Integrated(), jit_compile=False)
+        fit(model, trial_of_two_arms, warm_start=True, early_stopping=False)
+        for old, new in zip(before, trunk.weights, strict=True):
+            np.testing.assert_array_equal(old, new)  # moving averages too: inference mode
+        x = np.random.default_rng(0).normal(2.0, 3.0, (50, 3)).astype(np.float32)
+        np.testing.assert_array_equal(trunk(x, training=True), trunk(x, training=False))
+        model.save(tmp_path / "m.keras")
+        loaded = keras.saving.load_model(tmp_path / "m.keras")
+        assert len(loaded.trainable_weights) == len(model.trainable_weights)
+
+    def test_the_trunk_of_a_trained_model_is_taken_over(self, model_of, trial_of_two_arms):
+        trained = keras.Sequential([keras.Input((3,)), keras.layers.Dense(8, "relu")])
+        kernel = np.array(trained.weights[0])
+        model = AllocationModel(2, backbone=trained)
+        model.compile(goal_weight=1.0, budget=0.3, gradient=Integrated(), jit_compile=False)
+        model.adapt(trial_of_two_arms)
+        assert any(w.shape == kernel.shape and np.all(w == kernel) for w in model.get_weights())
+        fit(model, trial_of_two_arms, epochs=1)
+        assert np.any(trained.weights[0] != kernel)
+
+
+class TestExecution:
+    def weights(self, model, data, **options):
+        fit(model, data, epochs=1, early_stopping=False, **options)
+        return model.get_weights()
+
+    def test_xla_plain_graph_and_eager_train_alike(self, model_of, trial_of_two_arms):
+        modes = {
+            "xla": {"jit_compile": True},
+            "graph": {"jit_compile": False},
+            "eager": {"run_eagerly": True},
+            "three steps at once": {"steps_per_execution": 3},
+            "three steps at once, xla": {"steps_per_execution": 3, "jit_compile": True},
+        }
+        trained = {
+            name: self.weights(
+                model_of(gradient=[Integrated(), (0.5, Smoothed(mu="alpha"))], **options),
+                trial_of_two_arms,
+            )
+            for name, options in modes.items()
+        }
+        for one, two in itertools.pairwise(trained.values()):
+            for a, b in zip(one, two, strict=True):
+                np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+
+    @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+    @pytest.mark.parametrize("jit_compile", [False, True])
+    def test_mixed_precision(self, policy, jit_compile, model_of, trial_of_two_arms):
+        data = trial_of_two_arms
+        plain = self.weights(model_of(jit_compile=jit_compile), data)
+        before = keras.mixed_precision.dtype_policy()
+        keras.mixed_precision.set_dtype_policy(policy)
+        try:
+            model = model_of(jit_compile=jit_compile)
+            scaled = type(model.optimizer).__name__ == "LossScaleOptimizer"
+            assert scaled == (policy == "mixed_float16")
+            mixed = self.weights(model, data)
+            predicted = model.predict(data, verbose=0)
+        finally:
+            keras.mixed_precision.set_dtype_policy(before)
+        assert {column.dtype for column in predicted.values()} == {np.dtype("float32")}
+        counter = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        assert int(counter.iterations) == 3  # no step was skipped for infinite gradients
+        for a, b in zip(plain, mixed, strict=True):
+            np.testing.assert_allclose(a, b, atol=0.03)
+
+    def test_summary(self, model_of, trial_of_two_arms):
+        model, lines = model_of(), []
+        model.adapt(trial_of_two_arms)
+        model.summary(print_fn=lines.append)
+        assert "outcome_heads" in "\n".join(lines)
+
+
+class TestKeepingTwoStage:
+    """What the two-stage phase hands on gives way to evidence, not to luck."""
+
+    class Model:
+        def __init__(self, weights, influence):
+            self.weights, self.goal_influence = weights, np.asarray(influence, float)
+
+        def get_weights(self):
+            return self.weights
+
+    def best(self):
+        from tfalloc.models.fitting import Best
+
+        two_stage, final = Best("val_loss"), Best("val_goal")
+        logs = {"val_loss": 1.0, "val_goal": 0.30}
+        two_stage.offer(logs, self.Model("two-stage", [0.1, -0.1, 0.0]))
+        final.inherit(two_stage)
+        return final
+
+    def test_luck_is_not_kept(self):
+        final = self.best()
+        # The standard error of the paired difference is sqrt(.1^2 + .1^2) = .14.
+        final.offer({"val_goal": 0.40}, self.Model("epoch", [0.0, 0.0, 0.0]))
+        assert final.weights == "two-stage" and final.value == 0.30 and final.waited == 1
+
+    def test_evidence_is(self):
+        final = self.best()
+        final.offer({"val_goal": 0.45}, self.Model("epoch", [0.0, 0.0, 0.0]))
+        assert final.weights == "epoch" and final.waited == 0
+        # The same gain from rows that both policies treat alike is more certain.
+        final = self.best()
+        final.offer({"val_goal": 0.40}, self.Model("epoch", [0.1, -0.1, 0.05]))
+        assert final.weights == "epoch"
+
+    def test_state_goes_with_it(self):
+        final, again = self.best(), self.best()
+        again.inherited = None
+        again.set_state(final.get_state())
+        again.offer({"val_goal": 0.40}, self.Model("epoch", [0.0, 0.0, 0.0]))
+        assert again.weights == "two-stage"

@@ -1,0 +1,200 @@
+"""`Heads`: the Keras layer from a network's raw outputs to predictions, and their losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfalloc.data import ArmMoments
+from tfalloc.models.heads.families import CUT, Arms, Scales, check_loss, received, row_loss
+from tfalloc.models.heads.independent import Independent
+from tfalloc.models.heads.marginal import Marginal
+from tfalloc.models.heads.setup import Setup, check_setup
+
+OUTCOMES = ("response", "cost")
+
+
+@keras.saving.register_keras_serializable(package="tfalloc")
+class Heads(keras.layers.Layer):
+    """Response and cost of every arm from one raw tensor.
+
+    Args:
+      num_treatments: K.
+      response: "binary", "nonnegative", "hurdle" or "real".
+      cost: "binary", "nonnegative", "hurdle", "constant" or "on_response".
+      parameterisation: "independent" or "marginal".
+      monotone: whether response and cost increase from arm to arm.
+      cost_amounts: [K], cost of a response in each arm ("on_response" only).
+
+    Input [batch, num_outputs], near 0 at first; output {"response": [batch, K], "cost": [batch,
+    K]}, float32 whatever the precision of the network.
+
+    Raises:
+      ValueError: if an argument is not known, or they do not go together.
+
+    Example:
+      >>> heads = Heads(3, "binary", "nonnegative", "marginal")
+      >>> heads.num_outputs
+      6
+      >>> heads(tf.zeros([4, 6]))["cost"].shape
+      TensorShape([4, 3])
+    """
+
+    def __init__(
+        self,
+        num_treatments: int,
+        response: str,
+        cost: str,
+        parameterisation: str = "independent",
+        monotone: bool = False,
+        cost_amounts: Sequence[float] | None = None,
+        **kwargs: Any,
+    ):
+        # Half precision would round 1 / rate; what comes after the network is cheap.
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        amounts = check_setup(
+            num_treatments, parameterisation, response, cost, monotone, cost_amounts
+        )
+        self.setup = Setup(num_treatments, parameterisation, response, cost, monotone, amounts)
+        kind = Marginal if parameterisation == "marginal" else Independent
+        self._outcomes: Independent | Marginal = kind(self.setup)
+        self.num_outputs = sum(self._outcomes.sizes.values())
+        self._row_losses: dict[str, str | None] = {}
+        self._started = self.add_weight(
+            shape=(), initializer="zeros", trainable=False, name="started"
+        )
+        self._scales = {
+            name: self.add_weight(
+                shape=(4,),
+                initializer=keras.initializers.Constant(1.0),
+                trainable=False,
+                name=f"{name}_scales",
+            )
+            for name in OUTCOMES
+        }
+        self._log_spread = {
+            name: self.add_weight(
+                shape=(num_treatments,), initializer="zeros", name=f"{name}_log_spread"
+            )
+            for name, family in self.setup.families().items()
+            if family == "hurdle"
+        }
+        self._constants = {
+            name: self.add_weight(
+                shape=(length,),
+                initializer=keras.initializers.Constant(initial),
+                trainable=False,
+                name=name,
+            )
+            for name, (length, initial) in self._outcomes.constants().items()
+        }
+        self.use_losses()
+        self.built = True
+
+    def use_losses(
+        self, response_loss: str | None = None, cost_loss: str | None = None
+    ) -> dict[str, str | None]:
+        """Chooses the losses, None for a family's default; returns what was chosen.
+
+        Raises:
+          ValueError: if a loss does not fit its family.
+        """
+        self._row_losses = {
+            name: check_loss(self.setup.families()[name], loss, f"{name}_loss")
+            for name, loss in (("response", response_loss), ("cost", cost_loss))
+        }
+        for name, spread in self._log_spread.items():
+            spread.trainable = self._row_losses[name] == "lognormal"
+        return dict(self._row_losses)
+
+    def start_from(self, response_moments: ArmMoments, cost_moments: ArmMoments) -> None:
+        """Lets training start at the trial's arm means (isotonic ones if monotone).
+
+        Args:
+          response_moments: `RCTData.arm_moments("response")`.
+          cost_moments: `RCTData.arm_moments("cost")`.
+        """
+        moments = {"response": response_moments, "cost": cost_moments}
+        for name, family in self.setup.families().items():
+            known = moments[name]
+            means = np.asarray(known.mean)
+            least = means[means > 0].min() if np.any(means > 0) else 1.0
+            most = min(float(means.max()), 1 - 1e-6)
+            square = known.variance if family == "real" else known.second_moment
+            scales = Scales(
+                square=max(square, 1e-12),
+                mean=max(float(known.total_mean), 1e-12),
+                low=max(CUT * least, 1e-12),
+                high=1 - CUT * (1 - most),
+            )
+            self._scales[name].assign(np.array(scales, np.float32))
+            if name in self._log_spread:
+                deviation = np.sqrt(np.maximum(known.log_variance, 1e-4))
+                self._log_spread[name].assign(np.log(deviation))
+        for name, value in self._outcomes.start(moments).items():
+            self._constants[name].assign(value)
+
+        self._started.assign(1.0)
+
+    @property
+    def started(self) -> bool:
+        """Whether `start_from` was called, here or before saving."""
+        return bool(self._started.numpy())
+
+    def call(self, raw: Any) -> dict[str, Any]:
+        """Predictions {"response": [batch, K], "cost": [batch, K]} from [batch, num_outputs]."""
+        return {name: arms.mean for name, arms in self._arms(raw).items()}
+
+    def errors(self, raw: Any, treatment: Any, response: Any, cost: Any) -> dict[str, Any]:
+        """Loss of each row on the arm it received.
+
+        Args:
+          raw: [batch, num_outputs].
+          treatment: [batch], int in [0, K).
+          response: [batch].
+          cost: [batch], per user.
+
+        Returns:
+          {"response": [batch], "cost": [batch]}, float32; 0 where there is nothing to learn.
+        """
+        rows, arms = {}, self._arms(raw)
+        for name, outcome in (("response", response), ("cost", cost)):
+            spread = None
+            if self._row_losses[name] == "lognormal":
+                table = tf.convert_to_tensor(self._log_spread[name])
+                spread = received(Arms(table[None, :]), treatment).mean
+            rows[name] = row_loss(
+                self._row_losses[name],
+                received(arms[name], treatment),
+                tf.cast(outcome, tf.float32),
+                Scales(*tf.unstack(tf.convert_to_tensor(self._scales[name]))),
+                spread,
+            )
+        return rows
+
+    def _arms(self, raw: Any) -> dict[str, Arms]:
+        sizes = self._outcomes.sizes
+        parts = tf.split(tf.cast(raw, tf.float32), list(sizes.values()), axis=1)
+        constants = {name: tf.convert_to_tensor(x) for name, x in self._constants.items()}
+        return self._outcomes.arms(dict(zip(sizes, parts, strict=True)), constants)
+
+    def compute_output_shape(self, input_shape: Any) -> dict[str, tuple[Any, ...]]:
+        """(batch, K) of both outcomes."""
+        return dict.fromkeys(OUTCOMES, (*input_shape[:-1], self.setup.num_treatments))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments."""
+        setup = self.setup
+        config = {
+            "num_treatments": setup.num_treatments,
+            "response": setup.response,
+            "cost": setup.cost,
+            "parameterisation": setup.parameterisation,
+            "monotone": setup.monotone,
+            "cost_amounts": None if setup.cost_amounts is None else list(setup.cost_amounts),
+        }
+        return {**super().get_config(), **config}

@@ -1,0 +1,150 @@
+"""`heads="marginal"`: what the allocation compares is what the network outputs.
+
+For arms in the order of their cost,
+
+    response_0, cost_0                         of the cheapest arm, as independent heads
+    marginal_cost_k > 0, return_k              of the step from arm k - 1 to arm k
+    cost_j     = cost_0     + sum over k <= j of marginal_cost_k
+    response_j = response_0 + sum over k <= j of return_k marginal_cost_k
+
+so return_k is the price alpha below which a user is upgraded. It is signed, or positive with
+`monotone`; nothing makes returns diminish. The difference of two independent heads would carry the
+noise of both instead. Means of signed returns may leave an outcome's range, by little: losses pull
+them back, and predictions are left as they are, since clipping would change the prices.
+
+Constant costs leave only the returns to learn. With cost = amount_j response_j ("on_response") the
+step k at return r needs v_k - v_{k-1} = r (a_k v_k - a_{k-1} v_{k-1}), and one output q > 0 gives
+
+    return_k = q / ((1 + q) a_k),      v_k = v_{k-1} (1 + q (1 - a_{k-1} / a_k)).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfalloc.data import ArmMoments
+from tfalloc.models.heads import links
+from tfalloc.models.heads.families import Arms
+from tfalloc.models.heads.setup import Setup
+
+
+class Marginal:
+    """Raw outputs to both outcomes of all arms, step by step from the cheapest."""
+
+    def __init__(self, setup: Setup):
+        self.setup = setup
+        k = setup.num_treatments
+        self.sizes = {"response": 1, "return": k - 1}
+        if setup.learns("cost"):
+            self.sizes |= {"cost": 1, "marginal_cost": k - 1}
+        self.sizes |= {
+            f"{name}_odds": k for name, family in setup.families().items() if family == "hurdle"
+        }
+
+    def constants(self) -> dict[str, tuple[int, float]]:
+        """name -> (length, initial value) of what `start` sets."""
+        sizes = dict(self.sizes)
+        if self.setup.cost == "constant":
+            sizes["cost"] = self.setup.num_treatments
+        made: dict[str, tuple[int, float]] = {}
+        for name, size in sizes.items():
+            made[f"{name}_location"] = (size, 0.0)
+            if not name.endswith("_odds"):
+                made[f"{name}_scale"] = (size, 1.0)
+        return made
+
+    def start(self, moments: dict[str, ArmMoments]) -> dict[str, np.ndarray]:
+        """Constants at which raw = 0 predicts the means of the arms."""
+        setup = self.setup
+        response, cost = (np.asarray(moments[x].mean, np.float64) for x in ("response", "cost"))
+        if setup.monotone:
+            response = links.isotonic(response)
+        if setup.cost == "on_response":
+            response = np.maximum(response, 1e-3 * response.max())  # no growth starts from 0
+        parts = {
+            "response": links.start_level(
+                setup.response, response[:1], moments["response"].variance
+            )
+        }
+        if setup.cost == "on_response":
+            parts["return"] = _start_growth(response, np.asarray(setup.cost_amounts, np.float64))
+        else:
+            spread = max(moments["response"].variance, 1e-12) ** 0.5
+            parts["return"] = _start_returns(response, cost, spread, setup.monotone)
+        if setup.cost == "constant":
+            parts["cost"] = cost, np.ones_like(cost)
+        elif setup.learns("cost"):
+            parts["cost"] = links.start_level(setup.cost, cost[:1], moments["cost"].variance)
+            parts["marginal_cost"] = links.start_rise(np.diff(cost), 0.0)
+        values = {}
+        for name, (location, scale) in parts.items():
+            values[f"{name}_location"], values[f"{name}_scale"] = location, scale
+        for name, family in setup.families().items():
+            if family == "hurdle":
+                values[f"{name}_odds_location"] = links.log_odds(moments[name].positive_share)
+        return values
+
+    def arms(self, raw: dict[str, Any], constants: dict[str, Any]) -> dict[str, Arms]:
+        """Predictions of both outcomes, [batch, K]."""
+        setup = self.setup
+
+        def first(name: str, family: str) -> Any:
+            x = links.level(
+                family, raw[name], constants[f"{name}_location"], constants[f"{name}_scale"]
+            )
+            return tf.sigmoid(x) if family == "binary" else x
+
+        def steps(name: str) -> Any:
+            location, scale = constants[f"{name}_location"], constants[f"{name}_scale"]
+            if name == "return" and not setup.monotone:
+                return location + scale * raw[name]
+            return links.rise(raw[name], location, scale)
+
+        start, returns = first("response", setup.response), steps("return")
+        if setup.cost == "on_response":
+            amounts = setup.amounts()
+            # A running product, by logarithms: the derivative of cumprod divides by its factors.
+            growth = tf.math.log1p(returns * (1 - amounts[:-1] / amounts[1:]))
+            response = start * tf.exp(links.climb(tf.zeros_like(start), growth))
+            cost = amounts * response
+        else:
+            if setup.cost == "constant":
+                table = constants["cost_location"]
+                cost = table + tf.zeros_like(start)
+                upgrades = table[1:] - table[:-1]
+            else:
+                upgrades = steps("marginal_cost")
+                cost = links.climb(first("cost", setup.cost), upgrades)
+            response = links.climb(start, returns * upgrades)
+        return {
+            name: Arms(
+                mean,
+                constants[f"{name}_odds_location"] + raw[f"{name}_odds"]
+                if setup.families()[name] == "hurdle"
+                else None,
+            )
+            for name, mean in (("response", response), ("cost", cost))
+        }
+
+
+def _start_returns(
+    response: np.ndarray, cost: np.ndarray, spread: float, monotone: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """(location, scale) of the returns; raw outputs of 1 are worth a usual return everywhere.
+
+    A step's own return in the trial is too noisy for a scale where steps are small.
+    """
+    steps, total = np.diff(cost), cost[-1] - cost[0]
+    returns = np.diff(response) / steps
+    usual = max(np.sqrt(np.sum(steps * returns**2) / total), 0.1 * spread / total)
+    return links.start_rise(returns, usual) if monotone else (returns, np.full_like(returns, usual))
+
+
+def _start_growth(response: np.ndarray, amounts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(location, scale) of q for costs on response."""
+    growth = np.diff(response) / response[:-1] / (1 - amounts[:-1] / amounts[1:])
+    # The least steps together then start with less than LEAST_STEP of the response.
+    return links.start_rise(growth, 1 / len(growth))

@@ -1,0 +1,12 @@
+"""Search for settings of `AllocationModel`, judged by the value of their policies (with Optuna)."""
+
+from tfalloc._backend import require_tensorflow
+
+require_tensorflow()
+
+from tfalloc.tuning.curve import lambda_curve, plot_lambda_curve  # noqa: E402
+from tfalloc.tuning.results import Study  # noqa: E402
+from tfalloc.tuning.search import study  # noqa: E402
+from tfalloc.tuning.settings import default_space  # noqa: E402
+
+__all__ = ["Study", "default_space", "lambda_curve", "plot_lambda_curve", "study"]

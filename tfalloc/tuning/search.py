@@ -1,0 +1,258 @@
+"""`study`: trials of settings, each trained and judged on the same validation rows.
+
+Optuna proposes settings, keeps the record and lets a killed study continue. Rows have three uses:
+
+    training     `fit` learns from them and keeps some for early stopping
+    validation   no training saw them: trials are judged and paired by them
+    holdout      no trial saw them: the best is confirmed by them, once
+
+so that a trial's interval is honest; only the choice of the best among many is not, see `Study`.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfalloc.data import RCTData
+from tfalloc.evaluation import policy_outcome
+from tfalloc.models.budgets import check_budget
+from tfalloc.tuning.results import Study, model_file, predictions_file, summarise
+from tfalloc.tuning.settings import check_names, default_space, merge, prepare
+
+NAME = "tfalloc"
+
+
+def study(
+    data: RCTData,
+    *,
+    budget: float | tuple[float, float],
+    trials: int = 40,
+    storage: str | Path | None = None,
+    space: Callable[[Any], Mapping[str, Any]] | None = None,
+    first: Sequence[Mapping[str, Any]] = (),
+    validation: float | RCTData = 0.25,
+    holdout: float | RCTData | None = None,
+    sampler: Any = None,
+    pruner: Any = None,
+    seed: int = 0,
+    **settings: Any,
+) -> Study:
+    """Searches settings of `AllocationModel` for the most response at a budget.
+
+    The first trial is the control: two-stage training (goal_weight 0) with `settings` and the
+    defaults of the package otherwise. A trial whose loss becomes NaN, that runs out of memory, or
+    whose policy cannot keep the budget is recorded as failed and the search goes on.
+
+    Args:
+      data: the trial, in memory.
+      budget: cost per user; a number, or a range (low, high) to train on, whose middle is judged.
+      trials: how many in all, failed ones and those of earlier calls included.
+      storage: folder that holds the study (SQLite) and each trial's model; the same folder, data
+        and seed continue a study, in this process or in several at once. None: a temporary one,
+        gone with the result.
+      space: maps an `optuna.Trial` to the settings that are searched; None: `default_space`.
+      first: parameters of the space to try right after the control, such as a grid.
+      validation: rows to judge by, or the share of `data` to set apart for that.
+      holdout: rows to confirm the best on, or a share of `data`; None: not confirmed.
+      sampler: an Optuna sampler; None: `TPESampler`, its draws a function of seed and trial number.
+      pruner: an Optuna pruner, told each epoch's val_goal of the rows for early stopping; None:
+        none, for that is noisy. The control is never pruned.
+      seed: of the division of rows, of the sampler, and of each model.
+      **settings: of every trial: learning_rate, weight_decay, and arguments of `AllocationModel`
+        (backbone, heads, …), `compile` (gradient, goal_scale, …) and `fit` (epochs, batch_size,
+        warm_start, …).
+
+    Returns:
+      A `Study`; it warns if its best is within noise of two-stage.
+
+    Raises:
+      ImportError: Optuna is not installed.
+      ValueError: an argument is out of range or not known, or the folder has a study of other rows.
+
+    Example:
+      >>> import tfalloc, warnings
+      >>> data = tfalloc.datasets.synthetic(3_000, seed=0).data
+      >>> def weights(trial):
+      ...     return {"goal_weight": trial.suggest_float("goal_weight", 0.1, 10, log=True)}
+      >>> with warnings.catch_warnings():
+      ...     warnings.simplefilter("ignore")  # so few rows decide nothing
+      ...     result = tfalloc.tuning.study(
+      ...         data, budget=2.0, trials=2, space=weights, backbone="small", epochs=1
+      ...     )
+      >>> result.trials.state.tolist(), float(result.trials.goal_weight[0])
+      (['COMPLETE', 'COMPLETE'], 0.0)
+
+    Source: the search over lambda is Fig. 3 of Yan et al. 2023.
+    """
+    optuna = _optuna()
+    check_names(settings)
+    if "goal_weight" in settings:
+        raise ValueError(
+            f"goal_weight={settings['goal_weight']!r} is fixed, but the control has 0; search it, "
+            "in space=, or name it in first=."
+        )
+    budget, judged_at = _budgets(budget)
+    train, rows, fresh = _divide(data, validation, holdout, seed)
+    folder = Path(tempfile.mkdtemp(prefix="tfalloc-") if storage is None else storage)
+    folder.mkdir(parents=True, exist_ok=True)
+    record = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    try:
+        search = optuna.create_study(
+            storage=record,
+            study_name=NAME,
+            direction="maximize",
+            load_if_exists=True,
+            sampler=sampler,
+            pruner=pruner or optuna.pruners.NopPruner(),
+        )
+        _check_same(search, folder, rows, judged_at, seed)
+        _enqueue(search, first)
+
+        def objective(trial: Any) -> float:
+            control = bool(trial.user_attrs.get("control"))
+            searched = {"goal_weight": 0.0} if control else (space or default_space)(trial)
+            chosen = merge(searched, settings)
+            trial.set_user_attr("goal_weight", float(chosen.get("goal_weight", 0.0)))
+            prepared = prepare(chosen, data.num_treatments, budget, judged_at, seed)
+            watch = [keras.callbacks.TerminateOnNaN(), _Report(trial, prune=not control)]
+            try:
+                history = prepared.model.fit(train, callbacks=watch, verbose=0, **prepared.fit)
+            except (tf.errors.ResourceExhaustedError, tf.errors.InvalidArgumentError) as error:
+                # Outside XLA the goal's tables refuse the positions that NaN predictions give.
+                return _failed(trial, f"training ended with {type(error).__name__}")
+            if not math.isfinite(history.history["loss"][-1]):
+                return _failed(trial, f"the loss became NaN in epoch {len(history.epoch)}")
+            predictions = prepared.model.predict(rows, batch_size=50_000, verbose=0)
+            pair = predictions["response"], predictions["cost"]
+            if not all(np.isfinite(each).all() for each in pair):
+                return _failed(trial, "a prediction is not finite")
+            outcome = policy_outcome(*pair, rows, budget=judged_at)
+            if not outcome.feasible or not math.isfinite(outcome.response):
+                return _failed(trial, f"its cheapest assignment costs {outcome.cost:.4g} per user")
+            prepared.model.save(model_file(folder, trial.number))
+            np.savez(predictions_file(folder, trial.number), response=pair[0], cost=pair[1])
+            return outcome.response
+
+        while (
+            sum(trial.state.is_finished() for trial in search.get_trials(deepcopy=False)) < trials
+        ):
+            if sampler is None:
+                # By number, so that a continued study does not repeat its first draws.
+                number = len(search.get_trials(deepcopy=False))
+                draws = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+                search.sampler = optuna.samplers.TPESampler(seed=draws)
+            search.optimize(objective, n_trials=1, gc_after_trial=True)
+        done = search.get_trials(deepcopy=False)
+    except BaseException:
+        if storage is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        record.remove_session()
+        record.engine.dispose()
+    result = summarise(done, folder, rows, judged_at, fresh)
+    if storage is None:
+        weakref.finalize(result, shutil.rmtree, folder, ignore_errors=True)
+    return result
+
+
+class _Report(keras.callbacks.Callback):
+    """Tells Optuna each epoch's val_goal, and ends a trial that its pruner gives up."""
+
+    def __init__(self, trial: Any, prune: bool):
+        super().__init__()
+        self.trial, self.prune = trial, prune
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Reports."""
+        value = (logs or {}).get("val_goal", math.nan)
+        if math.isfinite(value):
+            self.trial.report(float(value), epoch)
+            if self.prune and self.trial.should_prune():
+                raise _optuna().TrialPruned
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise ImportError(
+            "tuning needs Optuna, which is not installed: pip install tfalloc[tuning]"
+        ) from error
+    return optuna
+
+
+def _budgets(budget: Any) -> tuple[Any, float]:
+    checked = check_budget(budget)
+    if checked is None or callable(checked):
+        raise ValueError(
+            f"budget={budget!r}: expected one cost per user, or a range (low, high), so that "
+            "trials are judged at the same one."
+        )
+    return checked, float(np.mean(checked))
+
+
+def _divide(data: RCTData, validation: Any, holdout: Any, seed: int) -> tuple[Any, Any, Any]:
+    """Rows for training, validation and holdout (or None)."""
+    shares = [0.0 if isinstance(x, RCTData) else float(x or 0.0) for x in (validation, holdout)]
+    if (
+        min(shares) < 0.0
+        or sum(shares) >= 1.0
+        or not (shares[0] or isinstance(validation, RCTData))
+    ):
+        raise ValueError(
+            f"validation={validation!r} and holdout={holdout!r}: expected RCTData, or shares of "
+            "the data that leave some for training."
+        )
+    parts = iter(data.split([1.0 - sum(shares), *(share for share in shares if share)], seed))
+    train = next(parts)
+    rows, fresh = (next(parts) if s else x for s, x in zip(shares, (validation, holdout)))
+    _ = rows.treatment  # streamed rows are refused here, before any training
+    return train, rows, fresh
+
+
+def _check_same(search: Any, folder: Path, rows: RCTData, judged_at: float, seed: int) -> None:
+    """Pairs only make sense on the same rows: refuses to continue a study of others."""
+    now = {
+        "seed": seed,
+        "budget": judged_at,
+        "validation rows": len(rows),
+        "validation response": float(rows.response.sum(dtype=np.float64)),
+        "validation cost": float(rows.cost.sum(dtype=np.float64)),
+    }
+    before = search.user_attrs.get("rows")
+    if before is None:
+        search.set_user_attr("rows", now)
+    elif before != now:
+        changed = next(name for name in now if before.get(name) != now[name])
+        raise ValueError(
+            f"storage={str(folder)!r} holds a study with {changed} {before.get(changed)}, not "
+            f"{now[changed]}; continue it with the same data, budget and seed, or name another "
+            "folder."
+        )
+
+
+def _enqueue(search: Any, first: Sequence[Mapping[str, Any]]) -> None:
+    """The control, unless there is one; a killed one is left running for ever and done anew."""
+    known = search.get_trials(deepcopy=False)
+    if not any(
+        trial.user_attrs.get("control") and trial.state.name != "RUNNING" for trial in known
+    ):
+        search.enqueue_trial({}, user_attrs={"control": True})
+    for parameters in first:
+        search.enqueue_trial(dict(parameters), skip_if_exists=True)
+
+
+def _failed(trial: Any, reason: str) -> float:
+    trial.set_user_attr("failure", reason)
+    return math.nan  # Optuna records the trial as failed
