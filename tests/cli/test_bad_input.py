@@ -122,6 +122,9 @@ BAD_OPTIONS: dict[str, tuple[list[object], str]] = {
     "epochs is text": (["--epochs", "many"], "--epochs"),
     "unknown option": (["--epoch", 3], "--epoch"),
     "response head": (["--response-head", "odd"], "'odd'"),
+    "heads": (["--heads", "many"], "'many'"),
+    "cost amounts are text": (["--cost-amounts", "0,five"], "'five' is not a number"),
+    "cost head without amounts": (["--cost-head", "on_response"], "cost_amounts"),
 }
 
 
