@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 from tfalloc import datasets
 from tfalloc.data import RCTData
-from tfalloc.datasets import _criteo_like
+from tfalloc.datasets import _criteo_like, _criteo_outcomes
+
+
+@functools.cache
+def criteo_file():
+    """A file with Criteo's columns, made; others must be ignored."""
+    path = Path(tempfile.mkdtemp()) / "criteo.parquet"
+    table = pd.DataFrame(datasets.criteo_like(40_000, seed=9).data.features)
+    table.assign(visit=1, exposure=0).to_parquet(path)
+    return path
+
 
 MAKERS = {
     "synthetic": lambda seed=0: datasets.synthetic(20_000, seed),
     "criteo_like": lambda seed=0: datasets.criteo_like(200_000, seed),
     "produce_coin": lambda seed=0: datasets.produce_coin(60_000, seed, num_treatments=10),
+    "criteo_outcomes": lambda seed=0: datasets.criteo_outcomes(criteo_file(), seed),
+    "well_specified": lambda seed=0: datasets.well_specified(40_000, seed),
 }
 
 
@@ -72,7 +89,9 @@ def test_seeds_repeat(made):
     np.testing.assert_array_equal(simulation.true_cost, again.true_cost)
     for column in simulation.data.feature_names:
         np.testing.assert_array_equal(simulation.data.features[column], again.data.features[column])
-    assert (simulation.true_response != other.true_response).any()
+    if name != "criteo_outcomes":  # its features, hence the truth, are those of the file
+        assert (simulation.true_response != other.true_response).any()
+    assert (simulation.data.response != other.data.response).any()
 
 
 def best_value(value, cost, budget):
@@ -170,6 +189,40 @@ def test_produce_coin_is_increasing_but_not_concave():
     data = simulation.data
     assert (data.cost[data.response == 0] == 0).all()
     assert data.feature_kinds["platform"] == "string"
+
+
+def test_halves_of_criteo_outcomes_are_disjoint_and_whole():
+    whole = datasets.criteo_outcomes(criteo_file(), seed=3)
+    halves = [datasets.criteo_outcomes(criteo_file(), seed=3, part=part) for part in (0, 1)]
+    assert sum(map(len, halves)) == len(whole)
+    assert abs(len(halves[0]) / len(whole) - 0.5) < 0.01
+    both = np.concatenate([half.true_cost for half in halves])
+    np.testing.assert_array_equal(np.sort(both, axis=0), np.sort(whole.true_cost, axis=0))
+    with pytest.raises(ValueError, match="part=2"):
+        datasets.criteo_outcomes(criteo_file(), part=2)
+    with pytest.raises(FileNotFoundError):
+        datasets.criteo_outcomes("nowhere.csv")
+
+
+def test_criteo_outcomes_segments():
+    """A reacts at any voucher, B at the largest only, C redeems and buys no more than others."""
+    x = np.zeros((12, 4))
+    x[0, 0], x[2, 1], x[9, 2] = 0.5, 0.5, 0.6
+    response, cost = _criteo_outcomes.expectations(x)
+    gain = (response - response[:, :1]) / (1 - response[:, :1])
+    np.testing.assert_allclose(gain[0], [0, 0.054, 0.063, 0.072], atol=1e-12)
+    np.testing.assert_allclose(gain[1], [0, 0.004, 0.022, 0.082], atol=1e-12)
+    np.testing.assert_allclose(gain[2], gain[3])
+    assert np.all(cost[2, 1:] > 1.9 * cost[3, 1:]) and np.all(cost[:, 0] == 0)
+
+
+def test_well_specified_is_logistic_in_every_arm():
+    simulation = datasets.well_specified(5_000, seed=1)
+    design = np.stack([*simulation.data.features.values(), np.ones(5_000)], 1).astype("f8")
+    for truth in (simulation.true_response, simulation.true_cost[:, 1:] / [1.0, 2.0]):
+        logit = np.log(truth / (1 - truth)).astype("f8")
+        fitted = design @ np.linalg.lstsq(design, logit, rcond=None)[0]
+        np.testing.assert_allclose(fitted, logit, atol=1e-4)
 
 
 def test_refusals():

@@ -145,7 +145,7 @@ def test_mixed_precision(policy):
         data = trial("binary", "nonnegative")
         model = AllocationModel(5, backbone="small", heads="marginal")
         model.compile(goal_weight=1.0, budget=0.3, jit_compile=False)
-        history = model.fit(data, batch_size=500, epochs=1, verbose=0).history
+        history = model.fit(data, batch_size=1_000, epochs=1, verbose=0).history
         assert np.isfinite(history["loss"][0])
         predicted = model.predict(data, verbose=0)
         assert predicted["response"].dtype == predicted["cost"].dtype == np.float32

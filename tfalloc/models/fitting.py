@@ -187,16 +187,26 @@ class Phases(keras.callbacks.Callback):
             variable.assign(start)
 
 
-class PhaseLabel(keras.callbacks.Callback):
-    """Writes the number of the phase, 1 or 2, into the logs that later callbacks read."""
+class EpochLogs(keras.callbacks.Callback):
+    """Makes an epoch's logs plain numbers, and labels them with the phase of a warm start.
 
-    def __init__(self, phases: Phases):
+    Keras 3.6 leaves tensors among them where a training step does not report every metric, as in a
+    two-stage phase; nothing could store these.
+
+    Args:
+      phases: of the warm start; None without one.
+    """
+
+    def __init__(self, phases: Phases | None):
         super().__init__()
         self.phases = phases
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Labels the epoch."""
-        if logs is not None:
+        """Changes the logs in place: callbacks after this one get the same dict."""
+        if logs is None:
+            return
+        logs.update({name: float(value) for name, value in logs.items()})
+        if self.phases is not None:
             logs["phase"] = self.phases.phase + 1
 
 
@@ -248,8 +258,8 @@ def plan(
       judged: whether validation has budgets to judge at.
 
     Returns:
-      First the label, so that the user's callbacks see it; last what may put weights back, so that
-      they see the weights of their epoch.
+      First `EpochLogs`, so that the user's callbacks see what it writes; last what may put weights
+      back, so that they see the weights of their epoch.
 
     Raises:
       ValueError: if what is asked for does not go together.
@@ -283,6 +293,5 @@ def plan(
         patience if stops else None,
         keep_best=stops or (warm_start and validated),
     )
-    label = [PhaseLabel(phases)] if warm_start else []
     warn = [WarnOfFewMatches()] if through_allocation else []
-    return [*label, *callbacks, *warn, phases]
+    return [EpochLogs(phases if warm_start else None), *callbacks, *warn, phases]
