@@ -45,7 +45,8 @@ def naive(model, trial, budget):
     path = make_path(*model, rows)
     crossing = find_crossing(path, budget)
     members = path.members(crossing.alpha, crossing.dearer_share)
-    return standard_error(centred(mean_and_influence(rows.response, members, rows)[1], rows))
+    psi = mean_and_influence(rows.response, members, rows)[1]
+    return standard_error(centred(psi, rows), rows)
 
 
 def coverage(estimate, stderr, truth):

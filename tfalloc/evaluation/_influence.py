@@ -11,6 +11,13 @@ alpha is not fixed: it solves C(alpha) = budget. By the implicit function theore
 
 and Var V = sum psi^2. That alpha makes rows enter and leave S adds only terms of order 1/N. Where
 the budget does not bind alpha stays at 0, and mu = 0.
+
+Doubly robust, with M_i what a frozen model expects of row i under its assigned arm,
+
+    V = sum s M / sum s + R,      R = sum w m (y - M_t) / sum w m,
+
+and the influence of row i is s_i (M_i - mean of M) / sum s + w_i m_i (y_i - M_it - R) / sum w m.
+Rows of one cluster are not independent: their influences are added before they are squared.
 """
 
 from __future__ import annotations
@@ -44,9 +51,11 @@ class Slopes:
 
     Args:
       path: of `make_path`.
+      inflation: variance of a mean of clustered rows over that of independent ones.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, inflation: float = 1.0):
+        self._inflation = inflation
         denominator = path.denominator
         usable = np.flatnonzero(np.isfinite(denominator))
         targets = np.linspace(path.events[0], path.events[-1], GRID_POINTS)
@@ -87,8 +96,10 @@ class Slopes:
         path, kernel = self._path, kernel / kernel.sum()
         denominator = path.total if path.divides_by_total else path.weight[points]
         with np.errstate(divide="ignore", invalid="ignore"):
-            cost = path.spend[points] / denominator
-            response = path.response[points] / denominator
+            matched_cost = path.spend[points] / denominator
+            matched_response = path.response[points] / denominator
+        cost = matched_cost + path.expected_spend[points] / path.total
+        response = matched_response + path.expected_response[points] / path.total
         events = path.events[points]
         lever = kernel * (events - kernel @ events)
         fall, rise = float(lever @ cost), float(lever @ response)
@@ -99,12 +110,14 @@ class Slopes:
         # Standard errors of the changes, from one end of the window to the other, of C and of
         # V - mu C: root of the sum of w^2 (a y + b z - level)^2 over the rows that come or go.
         ones, z, zz, y, yy, yz = (path.noise[points[-1]] - path.noise[points[0]]).tolist()
-        v, c = (0.0, 0.0) if path.divides_by_total else (kernel @ response, kernel @ cost)
+        v, c = 0.0, 0.0
+        if not path.divides_by_total:
+            v, c = kernel @ matched_response, kernel @ matched_cost
         level = v - mu * c
         noise_c = zz - 2.0 * c * z + c * c * ones
         noise_v = yy - 2.0 * mu * yz + mu * mu * zz - 2.0 * level * (y - mu * z) + level**2 * ones
         scale = path.total if path.divides_by_total else float(kernel @ path.weight[points])
-        change = (change * scale) ** 2
+        change = (change * scale) ** 2 / self._inflation
         return (
             mu,
             change > SIGNAL**2 * noise_c,
@@ -112,7 +125,9 @@ class Slopes:
         )
 
 
-def mean_and_influence(x: Floats, members: Floats, rows: Rows) -> tuple[float, Floats]:
+def mean_and_influence(
+    x: Floats, members: Floats, rows: Rows, expected: Floats | None = None
+) -> tuple[float, Floats]:
     """A weighted mean over matched rows and the influence of every row on it.
 
     Hajek: mean = sum w m x / sum w m, influence w m (x - mean) / sum w m. Horvitz-Thompson:
@@ -122,6 +137,8 @@ def mean_and_influence(x: Floats, members: Floats, rows: Rows) -> tuple[float, F
       x: [N], an outcome.
       members: [N], match with the policy, in [0, 1].
       rows: the trial.
+      expected: [N], what a model expects of each row under the arm that it is assigned; x is then
+        what it did not expect. None: there is no model.
 
     Returns:
       The mean, NaN if nothing is matched, and influences [N].
@@ -140,6 +157,11 @@ def mean_and_influence(x: Floats, members: Floats, rows: Rows) -> tuple[float, F
         matched = float(w.sum())
         mean = float(w @ outcome) / matched
         influence[found] = w * (outcome - mean) / matched
+    if expected is not None:
+        share = rows.sample_weight / rows.sample_weight.sum()
+        model_mean = float(share @ expected)
+        mean += model_mean
+        influence += share * (expected - model_mean)
     return mean, influence
 
 
@@ -161,6 +183,25 @@ def centred(influence: Floats, rows: Rows) -> Floats:
     return influence - rows.sample_weight * means[rows.treatment]
 
 
-def standard_error(influence: Floats) -> float:
-    """Square root of sum psi^2; the influences of a mean sum to zero."""
-    return float(np.sqrt(influence @ influence))
+def standard_error(influence: Floats, rows: Rows) -> float:
+    """Square root of sum psi^2, psi summed within clusters; influences of a mean sum to zero."""
+    psi = by_cluster(influence, rows.cluster)
+    return float(np.sqrt(psi @ psi))
+
+
+def by_cluster(x: Floats, cluster: npt.NDArray[np.intp] | None) -> Floats:
+    """Sums of x within clusters, [N] -> [number of clusters]; x itself without clusters."""
+    if cluster is None:
+        return x
+    return np.bincount(cluster, weights=x).astype(np.float64, copy=False)
+
+
+def inflation(rows: Rows) -> float:
+    """How much more than independent rows clustered ones vary, in variance of the arms' means."""
+    if rows.cluster is None:
+        return 1.0
+    sizes = np.where(rows.arm_weights > 0.0, rows.arm_weights, 1.0)
+    means = rows.arm_totals(rows.sample_weight * rows.response) / sizes
+    psi = rows.sample_weight * (rows.response - means[rows.treatment])
+    alone = float(psi @ psi)
+    return max(standard_error(psi, rows) ** 2 / alone, 1.0) if alone > 0.0 else 1.0

@@ -7,7 +7,8 @@ alpha, `outcome.match_intervals`. One sort of the ends of all intervals and runn
 
 for every alpha. Only the open intervals between neighbouring ends are kept: *at* an end some user
 is indifferent between two arms, and which way `argmax` breaks that tie is of no interest to an
-evaluation that randomises between both sides.
+evaluation that randomises between both sides. A doubly robust estimate adds the sums over all rows
+of what a model expects under the assigned arms (`_expected`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tfalloc.evaluation._expected import Expected
 from tfalloc.evaluation._rows import Floats, Rows
 from tfalloc.outcome import match_intervals
 
@@ -41,6 +43,8 @@ class Path(NamedTuple):
         came or went.
       total: number of rows N, weighted by the sample weights.
       divides_by_total: Horvitz-Thompson: means divide by N rather than by W.
+      expected: the model of a doubly robust estimate, or None.
+      expected_response, expected_spend: [M + 1], sums over all rows of what it expects; 0 without.
     """
 
     lower: Floats
@@ -53,6 +57,9 @@ class Path(NamedTuple):
     noise: Floats
     total: float
     divides_by_total: bool
+    expected: Expected | None
+    expected_response: Floats
+    expected_spend: Floats
 
     @property
     def denominator(self) -> Floats:
@@ -63,7 +70,14 @@ class Path(NamedTuple):
     def costs(self) -> Floats:
         """Estimated cost per user of each policy of the path, [M + 1]."""
         rounding = ROUNDING * np.abs(self.spend).max()
-        return np.where(np.abs(self.spend) > rounding, self.spend, 0.0) / self.denominator
+        matched = np.where(np.abs(self.spend) > rounding, self.spend, 0.0) / self.denominator
+        return matched + self.expected_spend / self.total
+
+    def expectations(self, alpha: float, dearer_share: float) -> tuple[Floats | None, ...]:
+        """What the model expects of each row's response and cost, [N] each; None without one."""
+        if self.expected is None:
+            return None, None
+        return self.expected.at(alpha, dearer_share)
 
     def members(self, alpha: float, dearer_share: float) -> Floats:
         """How far each row is matched, [N]: a mixture of the policies on both sides of alpha."""
@@ -112,6 +126,14 @@ def make_path(value: npt.NDArray[Any], price: npt.NDArray[Any], rows: Rows) -> P
     row = np.concatenate([live, leaving])
     sign = np.concatenate([np.ones(live.size), -np.ones(leaving.size)])
     ends = np.concatenate([lower[live], upper[leaving]])
+    expected = Expected(value, price, rows) if rows.models else None
+    changes: list[Floats] = []
+    if expected is not None:
+        # Upgrades end where matches do, but of all rows: events that move the model's sums only.
+        changes = [np.concatenate([np.zeros(row.size), x]) for x in expected.changes]
+        row = np.concatenate([row, expected.steps.row])
+        sign = np.concatenate([sign, np.zeros(expected.steps.row.size)])
+        ends = np.concatenate([ends, expected.steps.price])
     order = np.argsort(ends, kind="stable")
     ends, row, sign = ends[order], row[order], sign[order]
 
@@ -125,7 +147,13 @@ def make_path(value: npt.NDArray[Any], price: npt.NDArray[Any], rows: Rows) -> P
         return sums if starts_at_zero else np.concatenate([[0.0], sums])
 
     w, y, z = rows.weight[row], rows.response[row], rows.cost[row]
+    w[sign == 0.0] = 0.0
     wy, wz = w * y, w * z
+    sums = [np.zeros(alpha.size), np.zeros(alpha.size)]
+    if expected is not None:
+        sums = [
+            first + running(x[order]) for first, x in zip(expected.dearest, changes, strict=True)
+        ]
     return Path(
         lower=lower,
         upper=upper,
@@ -139,6 +167,9 @@ def make_path(value: npt.NDArray[Any], price: npt.NDArray[Any], rows: Rows) -> P
         ),
         total=float(rows.sample_weight.sum()),
         divides_by_total=rows.estimator == "ht",
+        expected=expected,
+        expected_response=sums[0],
+        expected_spend=sums[1],
     )
 
 
@@ -154,7 +185,7 @@ def find_crossing(path: Path, budget: float) -> Crossing:
     """
     # With an empty matched set there is no cost, hence none above the budget.
     scale = path.total if path.divides_by_total else path.weight
-    excess = path.spend - budget * scale
+    excess = path.spend + (path.expected_spend / path.total - budget) * scale
     slack = ROUNDING * (np.abs(path.spend).max() + abs(budget) * path.total)
     above = excess > slack
     crossings = int(np.count_nonzero(above[1:] != above[:-1]))
@@ -164,9 +195,15 @@ def find_crossing(path: Path, budget: float) -> Crossing:
     if last == above.size - 1:
         return Crossing(np.inf, 0.0, last, False, False, crossings)
     high, low = float(excess[last]), min(float(excess[last + 1]), 0.0)
-    return Crossing(
-        float(path.alpha[last + 1]), -low / (high - low), last + 1, True, True, crossings
-    )
+    # Of a mixture with share s the excess is low + (high - low - bend) s + bend s^2: the model's
+    # sums and the matched weight both change with s, and are multiplied.
+    bend = 0.0
+    if path.expected is not None:
+        rise = path.expected_spend[last] - path.expected_spend[last + 1]
+        bend = float(rise * (path.weight[last] - path.weight[last + 1])) / path.total
+    slope = high - low - bend
+    share = -2.0 * low / (slope + np.sqrt(slope * slope - 4.0 * bend * low))
+    return Crossing(float(path.alpha[last + 1]), float(share), last + 1, True, True, crossings)
 
 
 def _intervals(

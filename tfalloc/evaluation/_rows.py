@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 Floats = npt.NDArray[np.float64]
 
-ESTIMATORS = ("hajek", "matched", "ht")
+ESTIMATORS = ("hajek", "matched", "ht", "doubly_robust")
 
 # Propensities this close to the observed shares (float32 columns) are the observed shares.
 SHARE_TOLERANCE = 1e-5
@@ -21,15 +22,17 @@ class Rows(NamedTuple):
 
     Attributes:
       treatment: [N] int32, arm received.
-      response: [N] float64, y.
-      cost: [N] float64, z, cost per user.
+      response: [N] float64, y; y - m_t, what the outcome model did not expect, if there is one.
+      cost: [N] float64, z, cost per user; likewise z - m_t.
       weight: [N] float64, sample weight / propensity of the received arm; the sample weight alone
         for the matched estimator.
       sample_weight: [N] float64, ones if the data have none.
       arm_weights: [K] float64, sums of the sample weights by arm received.
       names: K labels of the arms.
       observed_shares: whether the propensities are the shares observed in these very rows.
-      estimator: "hajek", "matched" or "ht".
+      estimator: one of `ESTIMATORS`.
+      models: expected (response, cost), [N, K] each, if the estimator is doubly robust; else ().
+      cluster: [N], number of the cluster of each row; None: rows are independent.
     """
 
     treatment: npt.NDArray[np.int32]
@@ -41,6 +44,8 @@ class Rows(NamedTuple):
     names: tuple[str, ...]
     observed_shares: bool
     estimator: str
+    models: tuple[npt.NDArray[Any], ...] = ()
+    cluster: npt.NDArray[np.intp] | None = None
 
     def arm_totals(self, x: Floats) -> Floats:
         """Sums of x by the arm received, [N] -> [K]."""
@@ -48,14 +53,23 @@ class Rows(NamedTuple):
         return sums.astype(np.float64, copy=False)
 
 
-def as_rows(data: Any, num_treatments: int, estimator: str = "hajek") -> Rows:
+def as_rows(
+    data: Any,
+    num_treatments: int,
+    estimator: str = "hajek",
+    *,
+    outcome_model: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    cluster: Any = None,
+) -> Rows:
     """Reads treatment, response, cost, propensity and sample_weight from `data`.
 
     Args:
       data: an `RCTData`, a mapping or data frame of columns, or any object with these attributes.
         Without propensities the observed shares of the arms are taken, as `RCTData` does.
       num_treatments: K, number of columns of the predictions.
-      estimator: "hajek", "matched" or "ht".
+      estimator: one of `ESTIMATORS`.
+      outcome_model: (response, cost), [N, K] each; "doubly_robust" needs it, no other uses it.
+      cluster: as for `as_clusters`.
 
     Raises:
       ValueError: a column is missing, of another length, or has values outside its range.
@@ -91,6 +105,11 @@ def as_rows(data: Any, num_treatments: int, estimator: str = "hajek") -> Rows:
     names = getattr(data, "treatment_names", None)
     if names is None or len(names) != num_treatments:
         names = range(num_treatments)
+    models = _outcome_model(outcome_model, estimator, (n, num_treatments))
+    if models:
+        everyone = np.arange(n)
+        response = response - models[0][everyone, treatment]
+        cost = cost - models[1][everyone, treatment]
     return Rows(
         treatment=treatment,
         response=response,
@@ -101,7 +120,51 @@ def as_rows(data: Any, num_treatments: int, estimator: str = "hajek") -> Rows:
         names=tuple(str(name) for name in names),
         observed_shares=observed and estimator != "matched",
         estimator=estimator,
+        models=models,
+        cluster=as_clusters(cluster, data, n),
     )
+
+
+def as_clusters(cluster: Any, data: Any, num_rows: int) -> npt.NDArray[np.intp] | None:
+    """Numbers the clusters of rows that are not independent of one another.
+
+    Args:
+      cluster: [N] ids of any kind, the name of a column (or feature) of `data`, or None.
+      data: the trial.
+      num_rows: N.
+
+    Returns:
+      [N], in [0, number of clusters); None if `cluster` is.
+
+    Raises:
+      ValueError: there is no such column, it has another length, or an id is missing.
+    """
+    if cluster is None:
+        return None
+    ids = cluster
+    if isinstance(cluster, str):
+        features = getattr(data, "features", None)
+        ids = features.get(cluster) if isinstance(features, Mapping) else None
+        if ids is None:
+            ids = _lookup(data, cluster)
+        if ids is None:
+            raise ValueError(
+                f"data has no column {cluster!r}; expected cluster= to name one, or to be an "
+                "array of ids, one for each row."
+            )
+    ids = np.asarray(ids)
+    if ids.shape != (num_rows,):
+        raise ValueError(
+            f"cluster has shape {ids.shape}; expected [{num_rows}], one id for each row of the "
+            "trial."
+        )
+    codes, _ = pd.factorize(ids)
+    if codes.min() < 0:
+        raise ValueError(
+            f"cluster has no id in row {int(np.argmin(codes))}; expected one for each row: give "
+            "rows of their own an id of their own."
+        )
+    return codes
 
 
 def as_predictions(
@@ -150,6 +213,32 @@ def check_confidence(confidence: float) -> None:
         raise ValueError(f"confidence={confidence!r}; expected a level in (0, 1), such as 0.95.")
 
 
+def _outcome_model(given: Any, estimator: str, shape: tuple[int, int]) -> tuple[Any, ...]:
+    if estimator != "doubly_robust":
+        if given is not None:
+            raise ValueError(
+                f"outcome_model is not used by estimator={estimator!r}; pass "
+                "estimator='doubly_robust', or leave it out."
+            )
+        return ()
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise ValueError(
+            "estimator='doubly_robust' needs outcome_model=(response, cost), expected of every row "
+            "under every arm; pass them, or use estimator='hajek'."
+        )
+    models = tuple(
+        _matrix(f"outcome_model's {name}", matrix)
+        for name, matrix in zip(("response", "cost"), given, strict=True)
+    )
+    for matrix in models:
+        if matrix.shape != shape:
+            raise ValueError(
+                f"outcome_model has shape {matrix.shape}; expected {shape}, the outcomes expected "
+                "of every row under every arm."
+            )
+    return models
+
+
 def _matrix(name: str, given: npt.ArrayLike) -> npt.NDArray[Any]:
     matrix = np.asarray(given)
     if matrix.dtype != np.float32:
@@ -172,12 +261,7 @@ def _matrix(name: str, given: npt.ArrayLike) -> npt.NDArray[Any]:
 def _column(
     data: Any, name: str, *, required: bool = False, size: int | None = None, positive: bool = False
 ) -> Any:
-    if isinstance(data, Mapping):
-        given = data.get(name)
-    elif hasattr(data, "columns"):
-        given = data[name] if name in data.columns else None
-    else:
-        given = getattr(data, name, None)
+    given = _lookup(data, name)
     if given is None:
         if required:
             raise ValueError(
@@ -195,3 +279,12 @@ def _column(
         kind = "positive, finite" if positive else "finite"
         raise ValueError(f"{name} has values that are not {kind}; expected {kind} numbers.")
     return column
+
+
+def _lookup(data: Any, name: str) -> Any:
+    """A column of a mapping, a data frame or any object; None if there is none."""
+    if isinstance(data, Mapping):
+        return data.get(name)
+    if hasattr(data, "columns"):
+        return data[name] if name in data.columns else None
+    return getattr(data, name, None)

@@ -29,6 +29,8 @@ def compare(
     budget: float,
     reference: str | None = None,
     estimator: str = "hajek",
+    outcome_model: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    cluster: Any = None,
     confidence: float = 0.95,
 ) -> pd.DataFrame:
     """Each model's outcome at one budget, and its difference to a reference, paired by row.
@@ -43,7 +45,7 @@ def compare(
       data: trial rows, as for `policy_outcome`; the same for all models.
       budget: observed cost per user.
       reference: name of the model to compare with; None: the first.
-      estimator: as for `policy_outcome`.
+      estimator, outcome_model, cluster: as for `policy_outcome`; the same for all models.
       confidence: level of the intervals.
 
     Returns:
@@ -83,7 +85,9 @@ def compare(
     for name in [first, *(name for name in models if name != first)]:
         try:
             value, price = as_predictions(*models[name])
-            rows = as_rows(data, value.shape[1], estimator)
+            rows = as_rows(
+                data, value.shape[1], estimator, outcome_model=outcome_model, cluster=cluster
+            )
             require_rows(value, rows)
         except (TypeError, ValueError) as error:
             raise ValueError(f"model {name!r}: {error}") from error
@@ -94,7 +98,7 @@ def compare(
             differences[name] = _difference(np.nan, np.nan, confidence)
         elif base.feasible and outcome.feasible:
             differences[name] = _difference(
-                outcome.response - base.response, standard_error(psi - base_psi), confidence
+                outcome.response - base.response, standard_error(psi - base_psi, rows), confidence
             )
         else:
             differences[name] = _difference(np.nan, np.nan, confidence)

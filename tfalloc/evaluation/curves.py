@@ -1,4 +1,4 @@
-"""The whole outcome curve: response per user against cost per user, with pointwise bands."""
+"""The whole outcome curve: response per user against cost per user, with bands."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tfalloc.evaluation._bands import largest_t, standardised
 from tfalloc.evaluation._path import Path
 from tfalloc.evaluation._rows import (
     Floats,
@@ -21,6 +22,7 @@ from tfalloc.evaluation._rows import (
 from tfalloc.evaluation.policy import Evaluator
 from tfalloc.mckp.hull import climb
 
+BANDS = ("pointwise", "simultaneous")
 FIELDS = (
     "budget",
     "response",
@@ -42,7 +44,11 @@ def outcome_curve(
     budgets: npt.ArrayLike | None = None,
     num_points: int = 40,
     estimator: str = "hajek",
+    outcome_model: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    cluster: Any = None,
+    band: str = "pointwise",
     confidence: float = 0.95,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Outcomes of a model's policy at many budgets: `policy_outcome` at each, from one sort.
 
@@ -53,8 +59,13 @@ def outcome_curve(
       budgets: [M], cost per user; None: evenly spaced from the estimated cost of the cheapest
         assignment to that of the dearest useful one (alpha = 0).
       num_points: number of budgets if none are given.
-      estimator: as for `policy_outcome`.
-      confidence: level of the bands, which hold for one budget at a time (pointwise).
+      estimator, outcome_model, cluster: as for `policy_outcome`.
+      band: "pointwise", each interval holds for its own budget; "simultaneous", all of them hold at
+        once with probability `confidence`: read the best budget off a curve with these. Both need
+        budgets that the trial can tell from the ends of the curve, by a few standard errors of
+        cost.
+      confidence: level of the bands.
+      seed: of the simulation behind a simultaneous band.
 
     Returns:
       One row per budget: budget, response, response_low, response_high, response_stderr, cost,
@@ -62,7 +73,7 @@ def outcome_curve(
       rows (weighted by sample_weight) to which the policy assigns it.
 
     Raises:
-      ValueError: as `policy_outcome`, or no budget is given.
+      ValueError: as `policy_outcome`, no budget is given, or the band is not known.
 
     Example:
       >>> import numpy as np
@@ -72,10 +83,15 @@ def outcome_curve(
       >>> curve = outcome_curve(v, c, trial, num_points=3)
       >>> curve[["budget", "response", "share_1"]].round(3).to_numpy().tolist()
       [[0.0, 0.0, 0.0], [0.5, 0.25, 0.5], [1.0, 0.5, 1.0]]
+
+    Source of the simultaneous band: the multiplier bootstrap of the largest t statistic, Belloni,
+    Chernozhukov, Fernandez-Val, Hansen 2017, section 5 (see `_bands`).
     """
     check_confidence(confidence)
+    if band not in BANDS:
+        raise ValueError(f"band={band!r} is not known; expected one of {BANDS}.")
     value, price = as_predictions(pred_response, pred_cost)
-    rows = as_rows(data, value.shape[1], estimator)
+    rows = as_rows(data, value.shape[1], estimator, outcome_model=outcome_model, cluster=cluster)
     require_rows(value, rows)
     evaluator = Evaluator(value, price, rows)
     if budgets is None:
@@ -84,10 +100,18 @@ def outcome_curve(
         targets = [check_budget(budget) for budget in np.atleast_1d(np.asarray(budgets))]
     if not targets:
         raise ValueError("budgets is empty; expected at least one cost per user, or None.")
-    # Influences ([N] each) are dropped at once.
-    found = [evaluator.at(budget, confidence)[::2] for budget in targets]
-    outcomes, crossings = zip(*found, strict=True)
+    outcomes, crossings, influences = [], [], []
+    for budget in targets:
+        outcome, psi, crossing = evaluator.at(budget, confidence)
+        outcomes.append(outcome)
+        crossings.append(crossing)
+        if band == "simultaneous":  # else influences, [N] each, are dropped at once
+            influences.append(standardised(psi, rows))
     table = pd.DataFrame({name: [getattr(o, name) for o in outcomes] for name in FIELDS})
+    if band == "simultaneous":
+        margin = largest_t(np.stack(influences), confidence, seed) * table["response_stderr"]
+        table["response_low"] = table["response"] - margin
+        table["response_high"] = table["response"] + margin
     shares = treatment_shares(
         value,
         price,

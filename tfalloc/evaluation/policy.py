@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tfalloc.evaluation._influence import (
     Slopes,
     centred,
+    inflation,
     mean_and_influence,
     standard_error,
 )
@@ -80,6 +81,8 @@ def policy_outcome(
     *,
     budget: float,
     estimator: str = "hajek",
+    outcome_model: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    cluster: Any = None,
     confidence: float = 0.95,
 ) -> PolicyOutcome:
     """Expected response per user when `budget` is spent as the predictions say.
@@ -110,7 +113,18 @@ def policy_outcome(
       budget: observed cost per user.
       estimator: "hajek", ratio of sums weighted by sample_weight / propensity; "matched", plain
         means over S whatever the propensities (the paper's Eq. 5, 6: biased in an unequal trial);
-        "ht", Horvitz-Thompson.
+        "ht", Horvitz-Thompson; "doubly_robust", hajek of what `outcome_model` did not expect, plus
+        what it expects of all rows:
+
+            V = mean_i m_{i,x_i} + sum_S w (y - m_t) / sum_S w,   C likewise
+
+        consistent whatever the model, and the better the model the narrower the interval.
+      outcome_model: (response, cost), [rows, num_treatments] each: outcomes expected of every row
+        under every arm, in the units of the data, by a model that has not seen the row
+        (cross-fitted, or trained on other rows). For "doubly_robust" only.
+      cluster: rows that are not independent (one user's, one shop's): [rows] of ids, or the name
+        of a column of `data`. Influences are summed within clusters before they are squared, so
+        the intervals need clusters by the dozen.
       confidence: level of the intervals.
 
     Returns:
@@ -131,12 +145,13 @@ def policy_outcome(
       0.0283
 
     Source: Yan et al. 2023, Eq. 2 to 6; influence functions of ratios and of implicitly defined
-    parameters: van der Vaart, "Asymptotic Statistics", 1998, chapters 5 and 20.
+    parameters: van der Vaart, "Asymptotic Statistics", 1998, chapters 5 and 20; doubly robust
+    values of policies: Dudik, Langford, Li, "Doubly Robust Policy Evaluation and Learning", 2011.
     """
     target = check_budget(budget)
     check_confidence(confidence)
     value, price = as_predictions(pred_response, pred_cost)
-    rows = as_rows(data, value.shape[1], estimator)
+    rows = as_rows(data, value.shape[1], estimator, outcome_model=outcome_model, cluster=cluster)
     require_rows(value, rows)
     return Evaluator(value, price, rows).at(target, confidence)[0]
 
@@ -153,9 +168,10 @@ class Evaluator:
     def __init__(self, value: npt.NDArray[Any], price: npt.NDArray[Any], rows: Rows):
         self.rows = rows
         self.path = make_path(value, price, rows)
-        self._slopes = Slopes(self.path)
+        self._slopes = Slopes(self.path, inflation(rows))
         untreated = (rows.treatment == 0).astype(np.float64)
-        self._base, psi = mean_and_influence(rows.response, untreated, rows)
+        expected = rows.models[0][:, 0].astype(np.float64) if rows.models else None
+        self._base, psi = mean_and_influence(rows.response, untreated, rows, expected)
         self._psi_base = centred(psi, rows)
 
     def at(self, budget: float, confidence: float) -> tuple[PolicyOutcome, Floats, Crossing]:
@@ -167,14 +183,15 @@ class Evaluator:
         rows, base = self.rows, self._base
         crossing = find_crossing(self.path, budget)
         members = self.path.members(crossing.alpha, crossing.dearer_share)
-        response, psi = mean_and_influence(rows.response, members, rows)
-        cost, psi_cost = mean_and_influence(rows.cost, members, rows)
+        of_response, of_cost = self.path.expectations(crossing.alpha, crossing.dearer_share)
+        response, psi = mean_and_influence(rows.response, members, rows, of_response)
+        cost, psi_cost = mean_and_influence(rows.cost, members, rows, of_cost)
         mu = self._slopes.at(crossing.interval) if crossing.binds else 0.0
         if mu != 0.0:
             psi = psi - mu * psi_cost
         psi, psi_cost = centred(psi, rows), centred(psi_cost, rows)
-        stderr, cost_stderr = standard_error(psi), standard_error(psi_cost)
-        uplift_stderr = standard_error(psi - self._psi_base)
+        stderr, cost_stderr = standard_error(psi, rows), standard_error(psi_cost, rows)
+        uplift_stderr = standard_error(psi - self._psi_base, rows)
         z = quantile(confidence)
         return (
             PolicyOutcome(
