@@ -1,18 +1,28 @@
 """What a policy achieves: outcomes at equal cost, curves and paired comparisons, with intervals."""
 
+from tfalloc.evaluation.aucc import aucc, compare_aucc
 from tfalloc.evaluation.compare import compare
 from tfalloc.evaluation.curves import outcome_curve
 from tfalloc.evaluation.plots import plot_outcome_curves, plot_treatment_mix
 from tfalloc.evaluation.policy import PolicyOutcome, policy_outcome
+from tfalloc.evaluation.qini import auuc, qini
+from tfalloc.evaluation.rank_metric import RankMetric
+from tfalloc.evaluation.scores import aucc_score
 from tfalloc.evaluation.truth import oracle_curve, true_curve
 
 __all__ = [
     "PolicyOutcome",
+    "RankMetric",
+    "aucc",
+    "aucc_score",
+    "auuc",
     "compare",
+    "compare_aucc",
     "oracle_curve",
     "outcome_curve",
     "plot_outcome_curves",
     "plot_treatment_mix",
     "policy_outcome",
+    "qini",
     "true_curve",
 ]

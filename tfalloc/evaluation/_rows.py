@@ -76,7 +76,7 @@ def as_rows(
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator={estimator!r} is not known; expected one of {ESTIMATORS}.")
-    arm = _column(data, "treatment", required=True)
+    arm = column(data, "treatment", required=True)
     n = arm.size
     if n == 0:
         raise ValueError("data has 0 rows; expected at least one row of a trial.")
@@ -86,14 +86,14 @@ def as_rows(
             f"treatment ranges from {arm.min():g} to {arm.max():g}; expected integers in "
             f"0..{num_treatments - 1}, as the predictions have {num_treatments} columns."
         )
-    response = _column(data, "response", required=True, size=n)
-    cost = _column(data, "cost", required=True, size=n)
-    sample_weight = _column(data, "sample_weight", size=n, positive=True)
+    response = column(data, "response", required=True, size=n)
+    cost = column(data, "cost", required=True, size=n)
+    sample_weight = column(data, "sample_weight", size=n, positive=True)
     if sample_weight is None:
         sample_weight = np.ones(n)
     arm_weights = np.bincount(treatment, sample_weight, num_treatments).astype(np.float64)
     share = (arm_weights / sample_weight.sum())[treatment]
-    propensity = _column(data, "propensity", size=n, positive=True)
+    propensity = column(data, "propensity", size=n, positive=True)
     if propensity is None:
         propensity = share
     if propensity.max() > 1.0 + SHARE_TOLERANCE:
@@ -258,9 +258,14 @@ def _matrix(name: str, given: npt.ArrayLike) -> npt.NDArray[Any]:
     return matrix
 
 
-def _column(
+def column(
     data: Any, name: str, *, required: bool = False, size: int | None = None, positive: bool = False
 ) -> Any:
+    """A column of the trial as float64 [N]; None if it is absent and not required.
+
+    Raises:
+      ValueError: it is absent, of another length, or has values that are not finite (positive).
+    """
     given = _lookup(data, name)
     if given is None:
         if required:

@@ -95,13 +95,13 @@ def compare(
         outcomes[name] = outcome
         if base is None:
             base, base_psi = outcome, psi
-            differences[name] = _difference(np.nan, np.nan, confidence)
+            differences[name] = paired_difference(np.nan, np.nan, confidence)
         elif base.feasible and outcome.feasible:
-            differences[name] = _difference(
+            differences[name] = paired_difference(
                 outcome.response - base.response, standard_error(psi - base_psi, rows), confidence
             )
         else:
-            differences[name] = _difference(np.nan, np.nan, confidence)
+            differences[name] = paired_difference(np.nan, np.nan, confidence)
     columns = [field.name for field in fields(PolicyOutcome)]
     return pd.DataFrame(
         [{c: getattr(outcomes[name], c) for c in columns} | differences[name] for name in models],
@@ -109,7 +109,7 @@ def compare(
     )
 
 
-def _difference(estimate: float, stderr: float, confidence: float) -> dict[str, float]:
+def paired_difference(estimate: float, stderr: float, confidence: float) -> dict[str, float]:
     margin = quantile(confidence) * stderr
     if stderr > 0.0:
         p_value = 2.0 * NormalDist().cdf(-abs(estimate) / stderr)

@@ -1,0 +1,125 @@
+"""Rows in the order of a score, ties in one group: what every rank metric is computed from.
+
+For K arms a score has K - 1 columns, one for the upgrade from each arm to the next. The problem is
+pooled over neighbouring arms: a row that received arm t stands once as a treated row of the upgrade
+t - 1 to t and once as a control row of the upgrade t to t + 1. Two arms: every row stands once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfalloc.evaluation._rows import Floats, Rows, as_rows, column
+
+Ints = npt.NDArray[np.intp]
+
+
+def as_scores(score: npt.ArrayLike) -> Floats:
+    """Returns a score as [N, K - 1].
+
+    Raises:
+      ValueError: it has another shape, or an entry is NaN; infinite scores are first or last.
+    """
+    scores = np.asarray(score)
+    if scores.dtype != np.float32:
+        scores = scores.astype(np.float64)
+    if scores.ndim == 1:
+        scores = scores[:, np.newaxis]
+    if scores.ndim != 2 or 0 in scores.shape:
+        raise ValueError(
+            f"score has shape {np.shape(score)}; expected [rows] for two arms, or [rows, arms - 1]."
+        )
+    if np.isnan(scores).any():
+        row = int(np.flatnonzero(np.isnan(scores).any(axis=1))[0])
+        raise ValueError(f"score is NaN, first in row {row}; expected numbers, or infinities.")
+    return scores
+
+
+def scored_rows(scores: Floats, data: Any, cluster: Any = None) -> Rows:
+    """The trial's rows, as many as there are scores and with one arm more than columns.
+
+    Raises:
+      ValueError: rows or arms do not fit, an arm has no rows, or as `as_rows`.
+    """
+    arms = scores.shape[1] + 1
+    received = int(column(data, "treatment", required=True).max(initial=0)) + 1
+    if received > arms:
+        raise ValueError(
+            f"score has {arms - 1} columns and data {received} arms; expected [rows, "
+            f"{received - 1}], one score for each upgrade to the next arm (see aucc_score)."
+        )
+    rows = as_rows(data, arms, cluster=cluster)
+    if scores.shape[0] != rows.treatment.size:
+        raise ValueError(
+            f"score has {scores.shape[0]} rows and data {rows.treatment.size}; expected one score "
+            "for each row: predict on the features of the same data."
+        )
+    empty = np.flatnonzero(rows.arm_weights == 0.0)
+    if empty.size:
+        raise ValueError(
+            f"no row received arm {rows.names[empty[0]]!r}; expected rows of every arm: a score is "
+            "judged by comparing them."
+        )
+    return rows
+
+
+class Ranking:
+    """Pseudo-rows sorted by descending score.
+
+    Args:
+      scores: [N, K - 1].
+      treatment: [N], arm received.
+      kept: [N], whether a row adds anything to the sums; None: all do. The others count in `size`.
+
+    Attributes:
+      row: [M], row of each kept pseudo-row, in order.
+      treated: [M], whether it is the treated side of its upgrade.
+      start: [G], where each group of equal scores begins in `row`.
+      size: [G], pseudo-rows of each group, kept or not.
+    """
+
+    def __init__(
+        self,
+        scores: Floats,
+        treatment: npt.NDArray[np.int32],
+        kept: npt.NDArray[np.bool_] | None = None,
+    ):
+        if scores.shape[1] == 1:
+            row = np.arange(treatment.size)
+            treated, keys = treatment == 1, scores[:, 0]
+        else:
+            sides = []
+            for j in range(scores.shape[1]):
+                for arm in (j, j + 1):
+                    found = np.flatnonzero(treatment == arm)
+                    sides.append((found, np.full(found.size, arm > j), scores[found, j]))
+            row, treated, keys = (np.concatenate(x) for x in zip(*sides, strict=True))
+        order = np.argsort(-keys, kind="stable")
+        keys = keys[order]
+        group = np.cumsum(np.append(False, keys[1:] != keys[:-1]))
+        size = np.bincount(group)
+        if kept is not None:
+            place = kept[row[order]]
+            order, group = order[place], group[place]
+        self.row, self.treated = row[order], treated[order]
+        self.start = np.flatnonzero(np.append(True, group[1:] != group[:-1])[: group.size])
+        self.size = size[group[self.start]]
+
+    def coarser(self, max_groups: int) -> Ranking:
+        """The same order in at most some `max_groups` groups, neighbours being pooled."""
+        if self.start.size <= max_groups:
+            return self
+        _, first = np.unique(self.start // -(-self.row.size // max_groups), return_index=True)
+        pooled = object.__new__(Ranking)
+        pooled.row, pooled.treated = self.row, self.treated
+        pooled.start, pooled.size = self.start[first], np.add.reduceat(self.size, first)
+        return pooled
+
+    def sums(self, x: Floats) -> Floats:
+        """Sums within groups, [..., M] -> [..., G]."""
+        if self.start.size == x.shape[-1]:
+            return x
+        return np.add.reduceat(x, self.start, axis=-1)
