@@ -1,4 +1,4 @@
-"""Qini and AUUC against scikit-uplift's and causalml's definitions written out, and closed forms."""
+"""Qini and AUUC against the definitions of scikit-uplift and causalml, and closed forms."""
 
 from __future__ import annotations
 

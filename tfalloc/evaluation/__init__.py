@@ -1,9 +1,10 @@
 """What a policy achieves: outcomes at equal cost, curves and paired comparisons, with intervals."""
 
 from tfalloc.evaluation.aucc import aucc, compare_aucc
+from tfalloc.evaluation.calibration import calibration
 from tfalloc.evaluation.compare import compare
 from tfalloc.evaluation.curves import outcome_curve
-from tfalloc.evaluation.plots import plot_outcome_curves, plot_treatment_mix
+from tfalloc.evaluation.plots import plot_calibration, plot_outcome_curves, plot_treatment_mix
 from tfalloc.evaluation.policy import PolicyOutcome, policy_outcome
 from tfalloc.evaluation.qini import auuc, qini
 from tfalloc.evaluation.rank_metric import RankMetric
@@ -16,10 +17,12 @@ __all__ = [
     "aucc",
     "aucc_score",
     "auuc",
+    "calibration",
     "compare",
     "compare_aucc",
     "oracle_curve",
     "outcome_curve",
+    "plot_calibration",
     "plot_outcome_curves",
     "plot_treatment_mix",
     "policy_outcome",

@@ -112,7 +112,7 @@ class Slopes:
         ones, z, zz, y, yy, yz = (path.noise[points[-1]] - path.noise[points[0]]).tolist()
         v, c = 0.0, 0.0
         if not path.divides_by_total:
-            v, c = kernel @ matched_response, kernel @ matched_cost
+            v, c = float(kernel @ matched_response), float(kernel @ matched_cost)
         level = v - mu * c
         noise_c = zz - 2.0 * c * z + c * c * ones
         noise_v = yy - 2.0 * mu * yz + mu * mu * zz - 2.0 * level * (y - mu * z) + level**2 * ones

@@ -56,7 +56,7 @@ class Resampler:
             self._count = int(rows.cluster.max()) + 1
             flat = rows.cluster * arms + rows.treatment
             sizes = np.bincount(flat, weights=rows.weight, minlength=self._count * arms)
-            self._sizes: Floats | None = sizes.reshape(self._count, arms)
+            self._sizes: Floats | None = sizes.astype(np.float64).reshape(-1, arms)
             return
         self._sizes = None
         each = _weight_of_arms(rows)

@@ -1,4 +1,4 @@
-"""Figures of outcome curves and of the treatment mix; matplotlib is imported on use.
+"""Figures of outcome curves, treatment mix and calibration; matplotlib is imported on use.
 
 Figures are made with `matplotlib.figure.Figure`, never through pyplot: no window, no global
 state, safe on a server and in threads.
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 # Up to so many arms get a colour of their own; more share a sequential scale.
 MAX_NAMED_ARMS = 6
+CALIBRATION_COLUMNS = (
+    *("outcome", "treatment", "predicted", "observed", "observed_low", "observed_high"),
+    *("slope", "slope_stderr"),
+)
 
 
 def plot_outcome_curves(
@@ -196,12 +200,83 @@ def plot_treatment_mix(
     return finish(axes, path)
 
 
-def _require(table: pd.DataFrame, columns: tuple[str, ...], what: str) -> None:
+def plot_calibration(
+    table: pd.DataFrame,
+    *,
+    outcome: str = "response",
+    ax: Axes | None = None,
+    path: str | os.PathLike[str] | None = None,
+    percent: bool = False,
+    title: str | None = None,
+) -> Figure:
+    """Observed against predicted uplift by bins of the prediction, with intervals.
+
+    Points on the dashed diagonal are calibrated.
+
+    Args:
+      table: a `calibration` table.
+      outcome: "response" or "cost".
+      ax: axes to draw on; None: a new figure.
+      path: file to write (.png, .pdf, .svg); it appears complete or not at all.
+      percent: whether outcomes are probabilities, to be shown in percent.
+      title: text above the axes.
+
+    Returns:
+      The figure.
+
+    Raises:
+      ImportError: matplotlib is not installed.
+      ValueError: the table lacks the columns, or has no rows of this outcome.
+
+    Example:
+      >>> import pandas as pd
+      >>> bins = pd.DataFrame({"outcome": "response", "treatment": "1", "predicted": [0.1, 0.2]})
+      >>> bins["observed"] = bins["observed_low"] = bins["observed_high"] = bins["predicted"]
+      >>> bins["slope"], bins["slope_stderr"] = 1.0, 0.1
+      >>> plot_calibration(bins).axes[0].get_xlabel()
+      'Predicted uplift of response'
+    """
+    _require(table, CALIBRATION_COLUMNS, "table", "calibration")
+    table = table[table["outcome"] == outcome]
+    if table.empty:
+        raise ValueError(
+            f"outcome={outcome!r} has no rows in the table; expected 'response' or 'cost'."
+        )
+    axes = styled_axes(ax)
+    ends = [float(f(table["predicted"])) for f in (np.min, np.max)]
+    axes.plot(ends, ends, linestyle=(0, (4, 2)), color="#777777", linewidth=1.2)
+    for i, (name, bins) in enumerate(table.groupby("treatment", sort=False)):
+        slope, stderr = bins[["slope", "slope_stderr"]].iloc[0]
+        x, y = bins["predicted"].to_numpy(), bins["observed"].to_numpy()
+        axes.errorbar(
+            x,
+            y,
+            yerr=np.stack([y - bins["observed_low"], bins["observed_high"] - y]),
+            fmt="o",
+            markersize=5,
+            color=PALETTE[i % len(PALETTE)],
+            elinewidth=1.2,
+            label=f"{name}: slope {slope:.2f} ± {stderr:.2f}",
+        )
+    if percent:
+        percent_axis(axes.xaxis)
+        percent_axis(axes.yaxis)
+    axes.set_xlabel(f"Predicted uplift of {outcome}", fontsize=MEDIUM)
+    axes.set_ylabel(f"Observed uplift of {outcome}", fontsize=MEDIUM)
+    axes.legend(frameon=False, fontsize=SMALL, loc="upper left")
+    if title:
+        axes.set_title(title, fontsize=LARGE, loc="left", color=INK, pad=title_pad(None))
+    return finish(axes, path)
+
+
+def _require(
+    table: pd.DataFrame, columns: tuple[str, ...], what: str, source: str = "outcome_curve"
+) -> None:
     absent = [column for column in columns if column not in table.columns]
     if absent:
         raise ValueError(
             f"{what} has columns {list(table.columns)}; expected {absent[0]!r} among them: pass "
-            "the result of outcome_curve."
+            f"the result of {source}."
         )
 
 
