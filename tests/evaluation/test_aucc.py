@@ -188,6 +188,18 @@ def test_bootstrap_intervals_cover(repeated):
     assert abs(covered - 0.95) < 3 * np.sqrt(0.05 * 0.95 / 120)
 
 
+def test_the_bootstrap_of_several_arms_knows_the_spread():
+    """A row stands on two sides of the pooled problem: replicates must count it once."""
+    rng, found = np.random.default_rng(14), []
+    for _ in range(100):
+        worth, trial = make_trial(rng, 1500, 3, [0.2, 0.5, 0.3])
+        score = np.stack([worth, worth], axis=1)
+        result = aucc(score, trial, method="trapezoid", num_bootstrap=40)
+        found.append((result.value, result.stderr))
+    value, stderr = np.array(found).T
+    assert abs(value.std() / stderr.mean() - 1) < 3 / np.sqrt(200)
+
+
 def test_cluster_bootstrap_of_repeated_rows_is_that_of_rows():
     rng = np.random.default_rng(9)
     worth, trial = make_trial(rng, 1000)

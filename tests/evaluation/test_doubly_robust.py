@@ -79,6 +79,15 @@ def test_is_the_formula_at_its_alpha():
     assert found.response == pytest.approx(outcome(share)[0], abs=1e-6)
 
 
+def test_no_matched_row_is_nan_though_the_model_expects_something():
+    value, price = np.tile([0.1, 0.2, 0.9], (6, 1)), np.tile([1.0, 1.0, 1.0], (6, 1))
+    trial = {"treatment": [0, 1] * 3, "response": [1.0] * 6, "cost": [1.0] * 6}
+    result = policy_outcome(
+        value, price, trial, budget=1.0, estimator="doubly_robust", outcome_model=(value, price)
+    )
+    assert result.num_matched == 0 and np.isnan(result.response) and np.isnan(result.response_low)
+
+
 @pytest.fixture(scope="module")
 def simulation():
     """85/15 trials: hajek, and doubly robust with the true and with an absurd model."""
@@ -208,7 +217,7 @@ def test_simultaneous_bands_hold_everywhere_and_pointwise_ones_do_not():
     budgets = world.cost.mean(axis=0) @ [np.linspace(0.65, 0.2, 8), np.linspace(0.35, 0.8, 8)]
     truth = true_curve(*world.good, world.response, world.cost, budgets).response.to_numpy()
     rng, inside = np.random.default_rng(12), {"pointwise": [], "simultaneous": []}
-    trials = 150
+    trials = 100
     for _ in range(trials):
         user, trial = draw(world, rng, ROWS)
         model = tuple(x[user] for x in world.good)
