@@ -21,7 +21,7 @@ def test_equals_the_outcome_package_where_the_budget_does_not_split_a_user(arms)
     rng = np.random.default_rng(arms)
     value, price, trial = random_rows(rng, 400, arms)
     model = (value * 0.8 + 0.1, price * 1.1)
-    for share in (0.7, 0.9, 1.5):
+    for share in (0.7, 0.9, 9.0):
         budget = share * trial["cost"].mean()
         ours = policy_outcome(
             value, price, trial, budget=budget, estimator="doubly_robust", outcome_model=model
@@ -41,6 +41,9 @@ def test_equals_the_outcome_package_where_the_budget_does_not_split_a_user(arms)
         else:
             assert ours.response == pytest.approx(float(theirs.response), rel=1e-12)
             assert ours.cost == pytest.approx(float(theirs.cost), rel=1e-12)
+            assert ours.response_stderr == pytest.approx(float(theirs.response_stderr), rel=1e-9)
+            assert ours.cost_stderr == pytest.approx(float(theirs.cost_stderr), rel=1e-9)
+    assert ours.alpha == 0.0
 
 
 def test_is_the_formula_at_its_alpha():
