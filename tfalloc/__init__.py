@@ -6,8 +6,8 @@ a fixed budget brings the most response, and trains its predictions *through* th
     data       RCTData: a validated trial          datasets   simulations with known truth, trials
     mckp       exact budgeted assignment           outcome    what a policy would have brought
     gradients  of the outcome by predictions       models     AllocationModel, a keras.Model
-    evaluation intervals, curves, comparisons      export     SavedModel for serving
-    tuning     search for settings
+    baselines  what to compare it with             evaluation intervals, curves, comparisons
+    export     SavedModel for serving              tuning     search for settings
 
 Modules load when first used, so that `import tfalloc` costs nothing beyond its dependencies.
 """
@@ -27,6 +27,7 @@ from tfalloc._version import __version__
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
 _MODULES = (
+    "baselines",
     "data",
     "datasets",
     "evaluation",
@@ -38,12 +39,13 @@ _MODULES = (
     "tuning",
 )
 _NAMES = {"RCTData": "data", "AllocationModel": "models"}
-_ON_KERAS = {"data", "datasets", "evaluation", "export", "models", "tuning"}
+_ON_KERAS = {"baselines", "data", "datasets", "evaluation", "export", "models", "tuning"}
 
 __all__ = [
     "AllocationModel",
     "RCTData",
     "__version__",
+    "baselines",
     "data",
     "datasets",
     "evaluation",
@@ -56,7 +58,18 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from tfalloc import data, datasets, evaluation, export, gradients, mckp, models, outcome, tuning
+    from tfalloc import (
+        baselines,
+        data,
+        datasets,
+        evaluation,
+        export,
+        gradients,
+        mckp,
+        models,
+        outcome,
+        tuning,
+    )
     from tfalloc.data import RCTData
     from tfalloc.models import AllocationModel
 

@@ -1,0 +1,191 @@
+"""`TwoStage` and its ready-made controls against the learners themselves and known truth."""
+
+import numpy as np
+import pytest
+
+from tests.baselines.trials import known_trial
+from tfalloc import baselines
+from tfalloc.baselines.prices import upgrade_prices
+from tfalloc.baselines.rows import as_matrix, as_rows
+from tfalloc.data import RCTData
+from tfalloc.data.preprocessing import build_preprocessor
+
+linear = pytest.importorskip("sklearn.linear_model")
+
+
+def prices_by_search(value, cost, alphas):
+    """The largest alpha of a grid at which argmax is above j, by trying them all."""
+    found = np.full((len(value), value.shape[1] - 1), -np.inf)
+    for alpha in alphas:
+        chosen = np.argmax(value - alpha * cost, axis=1)
+        for j in range(value.shape[1] - 1):
+            found[chosen > j, j] = alpha
+    return found
+
+
+def test_prices_are_those_at_which_argmax_changes():
+    rng = np.random.default_rng(0)
+    value = rng.normal(size=(400, 4))
+    cost = np.cumsum(rng.uniform(0.1, 1.0, (400, 4)), axis=1)
+    alphas = np.linspace(0, 60, 6001)
+    by_search = prices_by_search(value, cost, alphas)
+    prices = upgrade_prices(value, cost)
+    taken = (prices >= 0) & (prices < 60)
+    assert taken.sum() > 200
+    assert np.all((prices - by_search)[taken] >= 0) and np.all((prices - by_search)[taken] <= 0.01)
+    assert np.all(by_search[prices < 0] == -np.inf)
+    assert np.all(np.diff(prices, axis=1) <= 0)
+
+
+def test_prices_where_costs_do_not_rise():
+    value = [[0.0, 1.0], [0.0, -1.0], [0.0, 0.0], [0.0, 0.0], [0.0, 1.0]]
+    cost = [[1.0, 0.5], [1.0, 0.5], [1.0, 0.5], [1.0, 1.0], [1.0, 1.0]]
+    assert upgrade_prices(value, cost).tolist() == [np.inf, -np.inf, np.inf, -np.inf, np.inf]
+    with pytest.raises(ValueError, match="at least two treatments"):
+        upgrade_prices([[1.0]], [[1.0]])
+
+
+def test_per_arm_equals_the_learner_fitted_by_hand():
+    data = known_trial(weighted=True).data
+    model = baselines.TwoStage(linear.LogisticRegression(C=2.0), linear.LinearRegression())
+    predicted = model.fit(data).predict(data)
+    preprocessor = build_preprocessor(data)
+    matrix = as_matrix(data, preprocessor)
+    for arm in range(2):
+        own = data.treatment == arm
+        weight = data.sample_weight[own]
+        by_hand = linear.LogisticRegression(C=2.0).fit(matrix[own], data.response[own], weight)
+        np.testing.assert_allclose(
+            predicted["response"][:, arm], by_hand.predict_proba(matrix)[:, 1], rtol=1e-6
+        )
+        by_hand = linear.LinearRegression().fit(matrix[own], data.cost[own], weight)
+        np.testing.assert_allclose(predicted["cost"][:, arm], by_hand.predict(matrix), rtol=1e-4)
+    np.testing.assert_array_equal(as_rows(data, preprocessor).sample_weight, data.sample_weight)
+
+
+def test_the_learner_given_is_left_alone():
+    learner = linear.LogisticRegression()
+    baselines.TwoStage(learner, linear.Ridge()).fit(known_trial().data)
+    assert not hasattr(learner, "coef_")
+
+
+@pytest.mark.parametrize("per", ["single", "spline"])
+def test_one_learner_for_all_arms(per):
+    known = known_trial(arms=4, rows=8000)
+    model = baselines.TwoStage(linear.LogisticRegression(), linear.LinearRegression(), per=per)
+    predicted = model.fit(known.data).predict(known.data)
+    for name, truth in (("response", known.response), ("cost", known.cost)):
+        errors = predicted[name] - truth
+        # The S-learner without interactions still fits the arms' means.
+        assert np.all(np.abs(errors.mean(axis=0)) < 0.03)
+        if per == "spline":
+            assert np.sqrt(np.mean(errors**2)) < 0.04
+    odds = np.log(predicted["response"] / (1 - predicted["response"]))
+    parallel = np.ptp(odds[:, 1] - odds[:, 0]) < 1e-3
+    assert parallel == (per == "single")
+
+
+def test_spline_of_as_many_columns_as_arms_has_a_curve_through_every_arm():
+    design = baselines.SplineArms(num_knots=20).fit(np.array([0.0, 1.0, 3.0, 4.0, 9.0]))
+    assert design.basis.shape == (5, 5) and np.linalg.matrix_rank(design.basis) == 5
+    matrix = np.arange(6.0, dtype=np.float32).reshape(2, 3)
+    columns = design(matrix, np.array([1, 4]))
+    expected = [
+        np.kron(design.basis[arm], [1, *row]) for arm, row in zip((1, 4), matrix, strict=True)
+    ]
+    np.testing.assert_allclose(columns, expected, rtol=1e-6)
+
+
+def test_known_costs_are_not_learned():
+    known = known_trial(arms=3, cost="fixed")
+    predicted = baselines.per_arm_logistic().fit(known.data).predict(known.data)
+    np.testing.assert_allclose(predicted["cost"], known.cost, rtol=1e-6)
+
+
+def test_cost_on_response():
+    known = known_trial(arms=3, cost="on_response")
+    model = baselines.spline_logistic(cost_amounts=[0, 2, 4]).fit(known.data)
+    predicted = model.predict(known.data)
+    np.testing.assert_allclose(predicted["cost"], predicted["response"] * [0, 2, 4])
+    with pytest.raises(ValueError, match="cost_amounts: in the trial treatment"):
+        baselines.per_arm_logistic(cost_amounts=[0, 2, 9]).fit(known.data)
+    with pytest.raises(ValueError, match="cost_amounts has 2 entries"):
+        baselines.per_arm_logistic(cost_amounts=[0, 2]).fit(known.data)
+
+
+@pytest.mark.parametrize("cost", ["binary", "random"])
+def test_gradient_boosting_finds_the_uplift(cost):
+    known = known_trial(rows=8000, cost=cost)
+    model = baselines.gradient_boosting(max_iter=25, max_leaf_nodes=6).fit(known.data)
+    predicted = model.predict(known.data)
+    uplift = predicted["response"][:, 1] - predicted["response"][:, 0]
+    assert np.corrcoef(uplift, known.response[:, 1] - known.response[:, 0])[0, 1] > 0.7
+
+
+def test_an_arm_without_any_response_is_predicted_0():
+    data = known_trial(rows=1000).data
+    y = data.response * (data.treatment == 1)
+    data = RCTData(data.features, data.treatment, y, data.cost)
+    predicted = baselines.per_arm_logistic().fit(data).predict(data)
+    assert np.all(predicted["response"][:, 0] == 0) and np.ptp(predicted["response"][:, 1]) > 0
+
+
+class Rates:
+    """No relation of scikit-learn's; fits the mean and takes no weights."""
+
+    def fit(self, matrix, outcome):
+        self.mean = outcome.mean()
+        return self
+
+    def predict(self, matrix):
+        return np.full((len(matrix), 1), self.mean)
+
+
+def test_any_object_with_fit_and_predict():
+    data = known_trial(rows=1000).data
+    predicted = baselines.TwoStage(Rates()).fit(data).predict(data)
+    rate = data.response[data.treatment == 1].mean()
+    np.testing.assert_allclose(predicted["response"][:, 1], rate, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: baselines.TwoStage(linear.LogisticRegression), "made and not its class"),
+        (lambda: baselines.TwoStage(Rates(), "free"), "cost='free' is not known"),
+        (lambda: baselines.TwoStage(Rates(), "on_response"), "together with cost='on_response'"),
+        (lambda: baselines.TwoStage(Rates(), cost_amounts=[0, 1]), "together with"),
+        (lambda: baselines.TwoStage((Rates(),)), "tuple of 1"),
+        (lambda: baselines.TwoStage(Rates(), per="user"), "per='user' is not known"),
+        (lambda: baselines.SplineArms(num_knots=1), "expected at least 2"),
+        (lambda: baselines.TwoStage(Rates()).predict(known_trial().data), "not fitted yet"),
+        (lambda: baselines.TwoStage(Rates()).fit([[1.0]]), "expected RCTData"),
+        (
+            lambda: baselines.TwoStage(linear.LogisticRegression()).fit(known_trial().data),
+            "pass a regressor as cost=",
+        ),
+        (
+            lambda: baselines.TwoStage(Rates()).fit(known_trial(weighted=True).data),
+            "takes no sample_weight",
+        ),
+        (
+            lambda: baselines.spline_logistic(positions=[1, 1]).fit(known_trial().data),
+            "expected 2 distinct numbers",
+        ),
+        (
+            lambda: baselines.TwoStage(Rates()).fit(known_trial().data.take(range(1))),
+            "has no rows",
+        ),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_without_scikit_learn_the_module_imports_and_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "sklearn", None)
+    with pytest.raises(ImportError, match=r"pip install 'tfalloc\[baselines\]'"):
+        baselines.per_arm_logistic()
+    data = known_trial(rows=1000).data
+    assert baselines.TwoStage(Rates()).fit(data).predict(data)["cost"].shape == (1000, 2)

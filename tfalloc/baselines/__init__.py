@@ -1,0 +1,27 @@
+"""What training through the allocation is compared with: two stages, and direct methods.
+
+All have `fit(data, validation_data=…)`, `predict(x)` -> {"response": [N, K], "cost": [N, K]}, which
+`mckp` and `evaluation` take, and `score(x)`, the price up to which each upgrade is taken.
+"""
+
+from tfalloc._backend import require_tensorflow
+
+require_tensorflow()
+
+from tfalloc.baselines.controls import (  # noqa: E402
+    gradient_boosting,
+    per_arm_logistic,
+    spline_logistic,
+)
+from tfalloc.baselines.designs import SplineArms  # noqa: E402
+from tfalloc.baselines.prices import upgrade_prices  # noqa: E402
+from tfalloc.baselines.two_stage import TwoStage  # noqa: E402
+
+__all__ = [
+    "SplineArms",
+    "TwoStage",
+    "gradient_boosting",
+    "per_arm_logistic",
+    "spline_logistic",
+    "upgrade_prices",
+]

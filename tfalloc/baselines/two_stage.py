@@ -1,0 +1,218 @@
+"""`TwoStage`: response and cost by any learners, and the knapsack after them.
+
+    v_j(x) = E[y | x, t = j],   c_j(x) = E[z | x, t = j]
+
+The trial is randomised, so a regression within arms, or on the arm, estimates what an arm would
+bring. This is the control that training through the allocation has to beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfalloc.baselines.designs import check_design
+from tfalloc.baselines.learners import Mean, check_learner
+from tfalloc.baselines.prices import upgrade_prices
+from tfalloc.baselines.rows import Rows, as_matrix, as_rows
+from tfalloc.data import RCTData
+from tfalloc.data.preprocessing import build_preprocessor
+from tfalloc.models.heads import Setup, check_trial, choose_cost_family
+
+ON_RESPONSE = "on_response"
+# Rows for which the columns of one arm are made at a time.
+PREDICT_ROWS = 65_536
+
+
+class TwoStage:
+    """Predicts response and cost of every treatment by learners in scikit-learn's style.
+
+    Args:
+      response: learner of the response: an estimator with `fit` and `predict_proba` (for a 0/1
+        response) or `predict`; or a pair of them (for 0/1 outcomes, for others). Copied.
+      cost: likewise; "on_response", cost = amount of the arm times predicted response; None: the
+        learner of the response. Whatever is given, a cost that is constant within every arm is
+        taken as known, not learned.
+      per: "arm", one learner for each arm (T-learner); "single", one learner on the features and
+        the arm as one-hot (S-learner); "spline", one learner on the features times a spline of the
+        arms' mean costs, for many arms in the order of their cost; or a `SplineArms(…)`.
+      cost_amounts: [K], cost of a response in each arm, with "on_response".
+
+    Features are prepared as for `AllocationModel`: numbers standardised, strings one-hot, missing
+    values imputed and marked if the trial allows them.
+
+    Raises:
+      ValueError: an argument is not known, or does not go with another.
+
+    Example:
+      >>> from sklearn.linear_model import LogisticRegression, Ridge
+      >>> import tfalloc
+      >>> data = tfalloc.datasets.produce_coin(2_000, num_treatments=3).data
+      >>> model = tfalloc.baselines.TwoStage(LogisticRegression(), Ridge()).fit(data)
+      >>> predicted = model.predict(data)
+      >>> predicted["response"].shape, model.score(data).shape
+      ((2000, 3), (2000, 2))
+      >>> tfalloc.mckp.solve(predicted["response"], predicted["cost"], budget=1.0).treatment.shape
+      (2000,)
+
+    Source: Künzel et al. 2019, "Metalearners for estimating heterogeneous treatment effects".
+    """
+
+    def __init__(
+        self,
+        response: Any,
+        cost: Any = None,
+        *,
+        per: Any = "arm",
+        cost_amounts: npt.ArrayLike | None = None,
+    ):
+        check_learner(response, "response")
+        if isinstance(cost, str) and cost != ON_RESPONSE:
+            raise ValueError(
+                f"cost={cost!r} is not known; expected a learner, {ON_RESPONSE!r} or None."
+            )
+        if (cost_amounts is not None) != isinstance(cost, str):
+            raise ValueError(
+                f"cost={cost!r} with cost_amounts={cost_amounts!r}; expected cost_amounts=[cost of "
+                f"a response in each arm] together with cost={ON_RESPONSE!r}, and neither alone."
+            )
+        if cost is not None and not isinstance(cost, str):
+            check_learner(cost, "cost")
+        self.response, self.cost = response, cost
+        self.design = check_design(per)
+        self.cost_amounts = None if cost_amounts is None else np.asarray(cost_amounts, np.float64)
+        self.preprocessor: Any = None
+
+    def fit(self, data: RCTData, *, validation_data: Any = None) -> TwoStage:
+        """Fits both outcomes to a trial, weighing rows by its `sample_weight`.
+
+        Args:
+          data: the training rows; brought into memory if they are streamed.
+          validation_data: not needed; taken because every baseline takes it.
+
+        Returns:
+          self.
+
+        Raises:
+          ValueError: a learner does not fit an outcome (see `TwoStage`), an arm has no rows, or
+            costs are not `cost_amounts` times responses.
+        """
+        if not isinstance(data, RCTData):
+            raise ValueError(
+                f"data is a {type(data).__name__}; expected RCTData: RCTData(features, treatment, "
+                "response, cost), or RCTData.from_frame(…)."
+            )
+        self.num_treatments, self.treatment_names = data.num_treatments, data.treatment_names
+        cost_family = ON_RESPONSE if self.cost_amounts is not None else choose_cost_family(data)
+        amounts = None if self.cost_amounts is None else tuple(self.cost_amounts.tolist())
+        if amounts is not None and len(amounts) != data.num_treatments:
+            raise ValueError(
+                f"cost_amounts has {len(amounts)} entries; expected one for each of the "
+                f"{data.num_treatments} treatments {data.treatment_names}."
+            )
+        check_trial(
+            data,
+            Setup(
+                data.num_treatments, "independent", data.response_kind, cost_family, False, amounts
+            ),
+        )
+        mean_cost = data.arm_moments("cost").mean
+        preprocessor = build_preprocessor(data)
+        rows = as_rows(data, preprocessor)
+        self._check_arms(rows.treatment)
+        if self.design is not None:
+            self.design.fit(mean_cost if amounts is None else self.cost_amounts)
+        binary = data.response_kind == "binary"
+        self._response = self._fit("response", self.response, rows, rows.response, binary)
+        self._cost: Any = None
+        self._known_cost = mean_cost if cost_family == "constant" else None
+        if cost_family not in ("constant", ON_RESPONSE):
+            learner = self.response if self.cost is None else self.cost
+            self._cost = self._fit("cost", learner, rows, rows.cost, cost_family == "binary")
+        self.preprocessor = preprocessor
+        return self
+
+    def _check_arms(self, treatment: np.ndarray) -> None:
+        counts = np.bincount(treatment, minlength=self.num_treatments)
+        if not counts.all():
+            arm = self.treatment_names[int(np.argmin(counts))]
+            raise ValueError(
+                f"treatment {arm!r} has no rows in data; expected rows of every arm: fit on rows "
+                "that have them, or leave the arm out of the trial."
+            )
+
+    def _fit(
+        self, name: str, learner: Any, rows: Rows, outcome: np.ndarray, binary: bool
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """Fits one outcome; returns the function from features [N, D] to its means [N, K]."""
+        arms = range(self.num_treatments)
+        if self.design is not None:
+            design = self.design
+            one = Mean(learner, name, binary)
+            one.fit(design(rows.matrix, rows.treatment), outcome, rows.sample_weight)
+            means = [one] * self.num_treatments
+        else:
+            design, means = _features_only, []
+            for arm in arms:
+                own = rows.treatment == arm
+                weight = None if rows.sample_weight is None else rows.sample_weight[own]
+                means.append(
+                    Mean(learner, name, binary).fit(rows.matrix[own], outcome[own], weight)
+                )
+        return _Means(design, means)
+
+    def predict(self, x: Any) -> dict[str, np.ndarray]:
+        """Predictions for raw features (or `RCTData`, or a dataset).
+
+        Args:
+          x: a data frame, a dict of columns, a matrix [N, F], `RCTData`, or a dataset whose first
+            component is features.
+
+        Returns:
+          {"response": [N, K], "cost": [N, K]}, float64; per user, costs at least 0.
+
+        Raises:
+          ValueError: `fit` was not called.
+        """
+        if self.preprocessor is None:
+            raise ValueError("the model is not fitted yet; call fit(data) with RCTData first.")
+        matrix = as_matrix(x, self.preprocessor)
+        response = self._response(matrix)
+        if self._known_cost is not None:
+            cost = np.tile(self._known_cost, (len(matrix), 1))
+        elif self._cost is None:
+            cost = np.maximum(response, 0.0) * self.cost_amounts
+        else:
+            cost = np.maximum(self._cost(matrix), 0.0)  # regressions may fall below 0
+        return {"response": response, "cost": cost}
+
+    def score(self, x: Any) -> np.ndarray:
+        """The price up to which each user gets each upgrade, [N] if K = 2, else [N, K-1].
+
+        See `upgrade_prices`; arms are taken in the order of their index.
+        """
+        predicted = self.predict(x)
+        return upgrade_prices(predicted["response"], predicted["cost"])
+
+
+class _Means:
+    """Features [N, D] to the mean of an outcome under every arm, [N, K]."""
+
+    def __init__(self, design: Any, means: list[Mean]):
+        self.design, self.means = design, means
+
+    def __call__(self, matrix: np.ndarray) -> np.ndarray:
+        found = np.empty((len(matrix), len(self.means)))
+        for start in range(0, len(matrix), PREDICT_ROWS):
+            part = matrix[start : start + PREDICT_ROWS]
+            for arm, mean in enumerate(self.means):
+                columns = self.design(part, np.full(len(part), arm))
+                found[start : start + PREDICT_ROWS, arm] = mean.predict(columns)
+        return found
+
+
+def _features_only(matrix: np.ndarray, arm: np.ndarray) -> np.ndarray:
+    return matrix
