@@ -14,10 +14,14 @@ from tfalloc.baselines.controls import (  # noqa: E402
     spline_logistic,
 )
 from tfalloc.baselines.designs import SplineArms  # noqa: E402
+from tfalloc.baselines.direct_rank import DirectRank  # noqa: E402
+from tfalloc.baselines.drp import DRP  # noqa: E402
 from tfalloc.baselines.prices import upgrade_prices  # noqa: E402
 from tfalloc.baselines.two_stage import TwoStage  # noqa: E402
 
 __all__ = [
+    "DRP",
+    "DirectRank",
     "SplineArms",
     "TwoStage",
     "gradient_boosting",

@@ -59,7 +59,8 @@ class Mean:
                 f"{name}={type(chosen).__name__} predicts probabilities, but the {name} of this "
                 f"trial is not 0 or 1; pass a regressor as {name}=."
             )
-        self.name, self.learner, self.constant = name, _copy(chosen), None
+        self.name, self.learner = name, _copy(chosen)
+        self.constant: float | None = None
         self.range = (0.0, 1.0) if binary else (-np.inf, np.inf)
 
     def fit(self, matrix: Any, outcome: np.ndarray, weight: np.ndarray | None) -> Mean:
