@@ -13,15 +13,23 @@ from tfalloc.baselines.controls import (  # noqa: E402
     per_arm_logistic,
     spline_logistic,
 )
+from tfalloc.baselines.decisions import (  # noqa: E402
+    ImprovedFiniteDifference,
+    PolicyLearning,
+)
 from tfalloc.baselines.designs import SplineArms  # noqa: E402
+from tfalloc.baselines.dfcl import DFCL  # noqa: E402
 from tfalloc.baselines.direct_rank import DirectRank  # noqa: E402
 from tfalloc.baselines.drp import DRP  # noqa: E402
 from tfalloc.baselines.prices import upgrade_prices  # noqa: E402
 from tfalloc.baselines.two_stage import TwoStage  # noqa: E402
 
 __all__ = [
+    "DFCL",
     "DRP",
     "DirectRank",
+    "ImprovedFiniteDifference",
+    "PolicyLearning",
     "SplineArms",
     "TwoStage",
     "gradient_boosting",

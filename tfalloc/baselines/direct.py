@@ -24,20 +24,22 @@ from tfalloc.models.networks import build_network
 class Scored:
     """Adds to a Keras model what all baselines have: `fit` without `compile`, and `score`."""
 
-    def fit(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+    def fit(self, x: Any, y: Any = None, **options: Any) -> Any:
         """As `AllocationModel.fit`; compiles with the defaults if `compile` was not called."""
-        model: Any = self
-        if model._objective is None:
-            model.compile()
-        return super().fit(x, *args, **kwargs)  # type: ignore[misc]
+        if self._objective is None:  # type: ignore[attr-defined]
+            self._compile_for(x, y)
+        return super().fit(x, y, **options)  # type: ignore[misc]
+
+    def _compile_for(self, x: Any, y: Any) -> None:
+        """Compiles with the defaults, which may depend on the rows to be fitted."""
+        self.compile()  # type: ignore[attr-defined]
 
     def score(self, x: Any) -> np.ndarray:
         """The price up to which each user gets each upgrade, [N] if K = 2, else [N, K-1].
 
         See `upgrade_prices`; arms are taken in the order of their index.
         """
-        model: Any = self
-        predicted = model.predict(x, verbose=0)
+        predicted = self.predict(x, verbose=0)  # type: ignore[attr-defined]
         return upgrade_prices(predicted["response"], predicted["cost"])
 
 

@@ -1,0 +1,103 @@
+"""One contract for all baselines: fit, predict, score, and what takes their predictions."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.baselines.trials import known_trial
+from tfalloc import baselines, evaluation, mckp
+
+linear = pytest.importorskip("sklearn.linear_model")
+
+ROWS = 1500
+CHECKED = range(50)
+
+
+def quick(model, **options):
+    model.compile(jit_compile=False, **options)
+    return model
+
+
+BASELINES = {
+    "per_arm_logistic": lambda arms: baselines.per_arm_logistic(),
+    "spline_logistic": lambda arms: baselines.spline_logistic(),
+    "single": lambda arms: baselines.TwoStage(
+        linear.LogisticRegression(), linear.Ridge(), per="single"
+    ),
+    "drp": lambda arms: baselines.DRP(arms) if arms == 2 else quick(baselines.DRP(arms)),
+    "direct_rank": lambda arms: quick(baselines.DirectRank(arms)),
+    "dfcl": lambda arms: quick(baselines.DFCL(arms, "small", heads="marginal"), budget=0.4),
+}
+CASES = [
+    (name, arms) for name in BASELINES for arms in (2, 3) if (name, arms) != ("direct_rank", 3)
+]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
+def fitted(request):
+    name, arms = request.param
+    data = known_trial(ROWS, arms, weighted=True).data
+    options = {} if isinstance(BASELINES[name](arms), baselines.TwoStage) else {"verbose": 0}
+    if options:
+        options.update(epochs=1, batch_size=500)
+    model = BASELINES[name](arms)
+    model.fit(data, validation_data=known_trial(500, arms, seed=1, weighted=True).data, **options)
+    return model, data
+
+
+def outcomes(model, x):
+    return model.predict(x, **({} if isinstance(model, baselines.TwoStage) else {"verbose": 0}))
+
+
+def test_predictions_and_scores(fitted):
+    model, data = fitted
+    arms = data.num_treatments
+    predicted = outcomes(model, data)
+    assert sorted(predicted) == ["cost", "response"]
+    for each in predicted.values():
+        assert each.shape == (ROWS, arms) and np.all(np.isfinite(each))
+    assert np.all(predicted["cost"] >= 0)
+    score = model.score(data)
+    assert score.shape == ((ROWS,) if arms == 2 else (ROWS, arms - 1))
+    expected = baselines.upgrade_prices(predicted["response"], predicted["cost"])
+    np.testing.assert_array_equal(score, expected)
+
+
+def test_raw_features_of_any_kind(fitted):
+    model, data = fitted
+    expected = outcomes(model, data)["response"][CHECKED]
+    frame = pd.DataFrame(data.features).iloc[CHECKED]
+    columns = {name: column[CHECKED] for name, column in data.features.items()}
+    for features in (frame, columns, data.take(CHECKED), data.batches(20).take(3)):
+        found = outcomes(model, features)["response"][: len(CHECKED)]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_predictions_allocate_and_are_judged(fitted):
+    model, data = fitted
+    predicted = outcomes(model, data)
+    pair = predicted["response"], predicted["cost"]
+    budget = float(pair[1].mean())
+    assert mckp.solve(*pair, budget=budget).cost <= budget + 1e-9
+    blind = tuple(np.tile(x.mean(axis=0), (ROWS, 1)) for x in pair)
+    table = evaluation.compare({"model": pair, "blind": blind}, data, budget=0.4)
+    assert table.feasible.all() and np.isfinite(table.response).all()
+    assert len(evaluation.outcome_curve(*pair, data, num_points=5)) == 5
+
+
+def test_saved_and_loaded(fitted, tmp_path):
+    model, data = fitted
+    if isinstance(model, baselines.TwoStage):
+        import pickle
+
+        loaded = pickle.loads(pickle.dumps(model))
+    else:
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        configs = [each.get_config() for each in (model, loaded)]
+        for config in configs:
+            assert config.pop("preprocessor")["class_name"] == "Functional"
+        assert type(loaded) is type(model) and configs[0] == configs[1]
+        assert loaded._objective.to_config() == model._objective.to_config()
+    np.testing.assert_array_equal(loaded.score(data), model.score(data))
