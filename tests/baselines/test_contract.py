@@ -25,7 +25,7 @@ BASELINES = {
     "single": lambda arms: baselines.TwoStage(
         linear.LogisticRegression(), linear.Ridge(), per="single"
     ),
-    "drp": lambda arms: baselines.DRP(arms) if arms == 2 else quick(baselines.DRP(arms)),
+    "drp": lambda arms: quick(baselines.DRP(arms)),
     "direct_rank": lambda arms: quick(baselines.DirectRank(arms)),
     "dfcl": lambda arms: quick(baselines.DFCL(arms, "small", heads="marginal"), budget=0.4),
 }

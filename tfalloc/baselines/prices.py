@@ -34,8 +34,8 @@ def upgrade_prices(
       ValueError: shapes differ or there are fewer than two arms.
 
     Example:
-      >>> upgrade_prices([[0.1, 0.3], [0.1, 0.3], [0.3, 0.1]], [[0, 2], [2, 1], [2, 1]]).tolist()
-      [0.1, inf, -inf]
+      >>> upgrade_prices([[0.0, 0.5], [0.0, 0.5], [0.5, 0.0]], [[0, 2], [2, 1], [2, 1]]).tolist()
+      [0.25, inf, -inf]
       >>> upgrade_prices([[0.0, 0.1, 0.5]], [[0.0, 1.0, 2.0]]).tolist()
       [[0.25, 0.25]]
     """
