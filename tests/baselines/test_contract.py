@@ -27,7 +27,7 @@ BASELINES = {
     ),
     "drp": lambda arms: quick(baselines.DRP(arms)),
     "direct_rank": lambda arms: quick(baselines.DirectRank(arms)),
-    "dfcl": lambda arms: quick(baselines.DFCL(arms, "small", heads="marginal"), budget=0.4),
+    "dfcl": lambda arms: quick(baselines.DFCL(arms, "small", loss="pl"), budget=0.4),
 }
 CASES = [
     (name, arms) for name in BASELINES for arms in (2, 3) if (name, arms) != ("direct_rank", 3)
