@@ -133,6 +133,23 @@ def test_an_arm_without_any_response_is_predicted_0():
     assert np.all(predicted["response"][:, 0] == 0) and np.ptp(predicted["response"][:, 1]) > 0
 
 
+def test_streamed_rows_give_the_same(tmp_path):
+    data = known_trial(rows=1000).data
+    data.frame().to_parquet(tmp_path / "trial.parquet")
+    streamed = RCTData.from_parquet(
+        tmp_path / "trial.parquet",
+        treatment="treatment",
+        response="response",
+        cost="cost",
+        propensity="propensity",
+        in_memory=False,
+    )
+    assert streamed.streaming
+    one, two = (baselines.per_arm_logistic().fit(x).predict(data) for x in (data, streamed))
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], rtol=1e-4)
+
+
 class Rates:
     """No relation of scikit-learn's; fits the mean and takes no weights."""
 

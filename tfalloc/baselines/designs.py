@@ -11,6 +11,7 @@ then fits sum_m S_m(p) (a_m + b_m x), K curves in far fewer than K (D + 1) coeff
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def check_design(per: Any) -> Any:
     if isinstance(per, str) and per in ("arm", *DESIGNS):
         return None if per == "arm" else DESIGNS[per]()
     if hasattr(per, "fit") and callable(per):
-        return per
+        return copy.copy(per)  # fitted to one trial; the caller's may serve another
     raise ValueError(
         f"per={per!r} is not known; expected one of {('arm', *DESIGNS)}, or a SplineArms(…)."
     )
