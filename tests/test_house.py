@@ -22,6 +22,7 @@ ORDER = [
     "tuning",
     "export",
     "scale",
+    "reproduce",
     "cli",
 ]
 PURE = {"mckp", "outcome", "gradients"}

@@ -1,0 +1,112 @@
+"""Means, paired differences and tables, against SciPy."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from tfalloc.reproduce import comparison, markdown, paired_difference
+from tfalloc.reproduce.report import difference, made_by, student_t_quantile, student_t_tail
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 5, 19, 200])
+def test_students_t_is_scipys(degrees):
+    for t in (0.0, 0.3, 2.0, 9.0):
+        np.testing.assert_allclose(student_t_tail(t, degrees), stats.t.sf(t, degrees), rtol=1e-9)
+    for level in (0.6, 0.95, 0.975, 0.9995):
+        np.testing.assert_allclose(
+            student_t_quantile(level, degrees), stats.t.ppf(level, degrees), rtol=1e-8
+        )
+
+
+@pytest.mark.parametrize("n", [2, 3, 20])
+def test_paired_difference_is_scipys_test(n):
+    rng = np.random.default_rng(n)
+    x, y = rng.normal(size=(2, n))
+    found, known = paired_difference(x, y, confidence=0.9), stats.ttest_rel(x, y)
+    interval = known.confidence_interval(0.9)
+    expected = (np.mean(x - y), interval.low, interval.high, known.pvalue)
+    np.testing.assert_allclose(
+        (found.mean, found.low, found.high, found.p_value), expected, rtol=1e-8
+    )
+    assert found.count == n
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    pairs = [paired_difference(rng.normal(0.3, 1, 4), np.zeros(4)) for _ in range(2000)]
+    covered = np.mean([pair.low <= 0.3 <= pair.high for pair in pairs])
+    assert abs(covered - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 2000)
+
+
+def test_degenerate_differences():
+    same = paired_difference([1.0, 2.0], [1.0, 2.0])
+    assert (same.mean, same.low, same.high, same.p_value) == (0.0, 0.0, 0.0, 1.0)
+    assert paired_difference([2.0, 3.0], [1.0, 2.0]).p_value == 0.0
+    one = paired_difference([2.0, math.nan], [1.0, 1.0])
+    assert (one.mean, one.count) == (1.0, 1) and math.isnan(one.low)
+    assert math.isnan(paired_difference([], []).mean)
+    with pytest.raises(ValueError, match=r"shape \(2,\) and reference \(1,\)"):
+        paired_difference([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match="confidence=95"):
+        paired_difference([1.0], [1.0], confidence=95)
+
+
+def test_comparison_pairs_by_seed_whatever_the_order_of_the_runs():
+    rng = np.random.default_rng(1)
+    runs = pd.DataFrame(
+        [
+            {"method": method, "seed": seed, "x": seed + k + rng.normal() / 10}
+            for k, method in enumerate(["base", "better", "best"])
+            for seed in range(5)
+        ]
+    )
+    runs = runs.drop(runs.index[(runs.method == "best") & (runs.seed == 3)])
+    shuffled = pd.concat([runs.iloc[:1], runs.iloc[1:].sample(frac=1, random_state=0)])
+    table = comparison(shuffled, "x", reference="base").set_index("method")
+    x = runs.pivot(index="seed", columns="method", values="x")
+    assert table.loc["best", "count"] == table.loc["best", "pairs"] == 4
+    np.testing.assert_allclose(table["mean"], x.mean()[table.index])
+    np.testing.assert_allclose(table["sd"], x.std()[table.index])
+    for method in ("better", "best"):
+        pairs = x[[method, "base"]].dropna()
+        known = stats.ttest_rel(pairs[method], pairs["base"])
+        np.testing.assert_allclose(table.loc[method, "p_value"], known.pvalue, rtol=1e-6)
+        np.testing.assert_allclose(
+            table.loc[method, "difference"], (pairs[method] - pairs["base"]).mean()
+        )
+    assert math.isnan(table.loc["base", "difference"])
+
+
+def test_comparison_refuses_what_it_cannot_pair():
+    runs = pd.DataFrame({"method": ["a", "a"], "seed": [0, 0], "x": [1, 2]})
+    with pytest.raises(ValueError, match="two runs of one seed"):
+        comparison(runs, "x")
+    with pytest.raises(ValueError, match=r"no column \['y'\]"):
+        comparison(runs, "y")
+    with pytest.raises(ValueError, match="reference='b'"):
+        comparison(runs[:1], "x", reference="b")
+
+
+def test_markdown():
+    with pytest.raises(ValueError, match="1 cells; expected 2"):
+        markdown(["a", "b"], [["x"]])
+    table = markdown(["a", "b", "c"], [["x", 12345, None], ["y", 0.000123456, True]])
+    assert table.splitlines()[2:] == ["| x | 12,345 | - |", "| y | 0.0001235 | True |"]
+
+
+def test_difference_of_a_row_of_comparison():
+    runs = pd.DataFrame({"method": ["a", "b"] * 2, "seed": [0, 0, 1, 1], "x": [1.0, 2, 1, 4]})
+    base, other = comparison(runs, "x").to_dict("records")
+    assert difference(base) == "-"
+    assert difference(other, 1).startswith("+2.0 (-10.7 … +14.7), p = 0.3")
+
+
+def test_made_by_names_command_and_versions():
+    from tfalloc.reproduce.runs import versions
+
+    text = made_by([{"command": "tfalloc reproduce coin", **versions()}, versions()])
+    assert text.startswith("`tfalloc reproduce coin`\n(tfalloc ")
+    assert text.count("Keras") == 2

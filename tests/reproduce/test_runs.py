@@ -1,0 +1,101 @@
+"""The store of runs: what is kept is not done again, and settings do not mix."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tfalloc.reproduce import Runs
+
+KEYS = [{"method": method, "seed": seed} for seed in range(2) for method in "ab"]
+
+
+class Work:
+    """Counts its calls; fails at one of them."""
+
+    def __init__(self, fails_at=None):
+        self.calls, self.fails_at = [], fails_at
+
+    def __call__(self, method, seed):
+        if len(self.calls) == self.fails_at:
+            raise KeyboardInterrupt
+        self.calls.append((method, seed))
+        return {"x": np.float32(seed), "trace": np.arange(3), "bad": float("nan")}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "new" / "runs.json"
+
+
+def test_an_interrupted_study_goes_on_where_it_was(path):
+    first = Work(fails_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        Runs(path, {"rows": 10}).complete(KEYS, first, "study")
+    second, third = Work(), Work()
+    Runs(path, {"rows": 10}).complete(KEYS, second, "study")
+    assert first.calls + second.calls == [(key["method"], key["seed"]) for key in KEYS]
+    runs = Runs(path, {"rows": 10})
+    runs.complete(KEYS, third, "study")
+    assert third.calls == [] and len(runs) == 4
+    assert not list(path.parent.glob(".*")), "a temporary file was left"
+
+
+def test_frame_has_keys_figures_and_seconds(path):
+    runs = Runs(path, {})
+    runs.complete(KEYS, Work(), "study")
+    for store in (runs, Runs(path, {})):
+        frame = store.frame(method="b")
+        assert frame.method.tolist() == ["b", "b"] and frame.x.tolist() == [0.0, 1.0]
+        assert frame.trace.tolist() == [[0, 1, 2]] * 2
+        assert frame.bad.isna().all() and (frame.seconds >= 0).all()
+        assert store.figures({"seed": 1, "method": "b"})["x"] == 1.0
+        assert {"seed": 1, "method": "b"} in store and {"seed": 2, "method": "b"} not in store
+
+
+def test_work_may_say_how_long_it_took(path):
+    runs = Runs(path, {})
+    runs.complete([{"seed": 0}], lambda seed: {"seconds": 12.5}, "study")
+    assert runs.frame().seconds.tolist() == [12.5]
+    assert runs.figures({"seed": 0}) == {}
+
+
+def test_other_settings_are_refused_in_one_line_unless_restarted(path):
+    Runs(path, {"rows": 10, "heads": "marginal"}).complete(KEYS, Work(), "study")
+    with pytest.raises(ValueError, match=r"4 runs with rows=10, now rows=20; .*--restart") as error:
+        Runs(path, {"rows": 20, "heads": "marginal"})
+    assert "heads" not in str(error.value) and "\n" not in str(error.value)
+    assert len(Runs(path, {"rows": 20}, restart=True)) == 0
+    assert len(Runs(path, {"rows": 10, "heads": "marginal"})) == 4, "nothing is lost until a run"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"settings": {}, "makers": []}'])
+def test_a_damaged_file_is_refused(path, text):
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(ValueError, match="damaged, pass --restart"):
+        Runs(path, {})
+
+
+def test_each_run_knows_its_command_and_versions(path):
+    Runs(path, {}, command="one").complete(KEYS[:1], Work(), "study")
+    for _ in range(2):
+        Runs(path, {}, command="two").complete(KEYS, Work(), "study")
+    kept = json.loads(path.read_text())
+    assert [maker["command"] for maker in kept["makers"]] == ["one", "two"]
+    assert [run["maker"] for run in kept["runs"]] == [0, 1, 1, 1]
+    assert {"tfalloc", "tensorflow", "keras", "python", "cores"} <= kept["makers"][0].keys()
+
+
+def test_progress_says_a_line_for_each_run(path, capsys):
+    Runs(path, {}).complete(KEYS, Work(), "study")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4 and lines[0].startswith("study: a 0 (1/4)")
+    Runs(path, {}).complete(KEYS, Work(), "study")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot write .*expected a writable place"):
+        Runs(tmp_path / "file" / "runs.json", {}).complete(KEYS, Work(), "study")

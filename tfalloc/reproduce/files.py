@@ -1,0 +1,37 @@
+"""Text files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes UTF-8 text beside the target and renames it: a killed process leaves the old file.
+
+    Args:
+      path: the file; missing directories are created.
+      text: its contents.
+
+    Raises:
+      ValueError: the place is not writable.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise ValueError(
+            f"cannot write {path} ({error.strerror}); expected a writable place."
+        ) from error
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # mkstemp's 0600 is for secrets
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

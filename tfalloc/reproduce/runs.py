@@ -1,0 +1,207 @@
+"""`Runs`: the runs of a study in one file that outlives the process.
+
+    {"settings": {...}, "makers": [{"command", versions ...}],
+     "runs": [{"key": {"method": ..., "seed": ...}, "figures": {...}, "seconds": ..., "maker": 0}]}
+
+A study of many trainings takes hours and will be interrupted. The file is rewritten after every
+run, whole or not at all; a study that is started again with the same settings does what is missing,
+and more seeds extend it. With other settings it refuses, because a table must not mix them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tfalloc._version import __version__
+from tfalloc.reproduce.files import write_text
+from tfalloc.reproduce.progress import StudyProgress
+
+Key = Mapping[str, Any]
+
+
+class Runs:
+    """The runs of one study, kept in a JSON file.
+
+    Args:
+      path: the file; it is created by the first run.
+      settings: what all runs have in common, in JSON's types: rows, epochs, learning rate. What
+        only says how many runs there are (seeds, methods) belongs to the keys.
+      command: what was typed, to be kept beside the runs it made; None: nothing is.
+      restart: throw earlier runs away.
+
+    Raises:
+      ValueError: the file holds runs with other settings, or is damaged.
+
+    Example:
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp()) / "runs.json"
+      >>> keys = [{"method": "coin", "seed": seed} for seed in range(2)]
+      >>> for _ in range(2):  # the second time nothing is left to do
+      ...     runs = Runs(path, {"sides": 2})
+      ...     runs.complete(keys, lambda method, seed: {"heads": seed % 2}, "tossing")
+      >>> runs.frame()[["seed", "heads"]].values.tolist()
+      [[0, 0], [1, 1]]
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        settings: Mapping[str, Any],
+        *,
+        command: str | None = None,
+        restart: bool = False,
+    ):
+        self.path = Path(path)
+        self.settings = _plain(settings)
+        self._makers: list[dict[str, Any]] = []
+        self._runs: dict[str, dict[str, Any]] = {}
+        if self.path.exists() and not restart:
+            self._load()
+        self._maker = {**({} if command is None else {"command": command}), **versions()}
+
+    def _load(self) -> None:
+        try:
+            kept = json.loads(self.path.read_text("utf-8"))
+            settings, self._makers = kept["settings"], list(kept["makers"])
+            self._runs = {_name(run["key"]): run for run in kept["runs"]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"cannot read {self.path} ({type(error).__name__}: {error}); expected the runs of "
+                "a study: it is damaged, pass --restart (restart=True) or another output."
+            ) from error
+        names = dict.fromkeys([*settings, *self.settings])
+        changed = [n for n in names if settings.get(n) != self.settings.get(n)]
+        if changed:
+            was = ", ".join(f"{name}={settings.get(name)!r}" for name in changed)
+            now = ", ".join(f"{name}={self.settings.get(name)!r}" for name in changed)
+            raise ValueError(
+                f"{self.path} holds {len(self)} runs with {was}, now {now}; expected the same "
+                "settings to go on: give them, another output, or --restart (restart=True)."
+            )
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, Mapping) and _name(key) in self._runs
+
+    def figures(self, key: Key) -> dict[str, Any]:
+        """What a run brought.
+
+        Args:
+          key: of the run.
+
+        Raises:
+          KeyError: there is no such run.
+        """
+        return dict(self._runs[_name(key)]["figures"])
+
+    def add(self, key: Key, figures: Mapping[str, Any], seconds: float) -> None:
+        """Keeps a run, on disk too, in place of an earlier one of that key.
+
+        Args:
+          key: what identifies it, such as {"method": "NES", "seed": 3}.
+          figures: what came out, in JSON's types or NumPy's; NaN is kept as null.
+          seconds: that it took.
+        """
+        if self._maker not in self._makers:
+            self._makers.append(self._maker)
+        run = {"key": key, "figures": figures, "seconds": round(seconds, 3)}
+        self._runs[_name(key)] = _plain({**run, "maker": self._makers.index(self._maker)})
+        self._write()
+
+    def complete(
+        self, keys: Iterable[Key], work: Callable[..., Mapping[str, Any]], title: str
+    ) -> None:
+        """Does the runs that are missing, one after the other.
+
+        Args:
+          keys: of the runs that there should be.
+          work: called as `work(**key)`, gives the figures; a figure "seconds" replaces the time
+            that the call took, where it did more than the run itself.
+          title: what the progress bar says.
+        """
+        missing = [dict(key) for key in keys if key not in self]
+        with StudyProgress(title, total=len(missing)) as progress:
+            for key in missing:
+                progress.starts(" ".join(str(part) for part in key.values()))
+                start = time.perf_counter()
+                figures = dict(work(**key))
+                took = time.perf_counter() - start
+                self.add(key, figures, figures.pop("seconds", took))
+                progress.finished()
+
+    def frame(self, **where: Any) -> pd.DataFrame:
+        """The runs as a table, in the order in which they were first made.
+
+        Args:
+          **where: parts of the key that the runs must have.
+
+        Returns:
+          One row per run: parts of the key, figures (null is NaN), seconds.
+        """
+        rows = [
+            {**run["key"], **run["figures"], "seconds": run["seconds"]}
+            for run in self._runs.values()
+            if all(run["key"].get(name) == value for name, value in where.items())
+        ]
+        return pd.DataFrame(rows).replace({None: math.nan}).infer_objects()
+
+    @property
+    def makers(self) -> list[dict[str, Any]]:
+        """Command, versions and machine behind the runs; one entry unless these changed."""
+        return [dict(maker) for maker in self._makers]
+
+    def _write(self) -> None:
+        runs = ",\n  ".join(json.dumps(run, ensure_ascii=False) for run in self._runs.values())
+        head = ",\n ".join(
+            f"{json.dumps(name)}: {json.dumps(part, ensure_ascii=False)}"
+            for name, part in (("settings", self.settings), ("makers", self._makers))
+        )
+        write_text(self.path, f'{{{head},\n "runs": [\n  {runs}\n ]}}\n')
+
+
+def versions() -> dict[str, Any]:
+    """Versions of what a study's numbers depend on, and the cores that its seconds depend on."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    return {
+        "tfalloc": __version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _name(key: Key) -> str:
+    """The same for keys that are equal, whatever the order of their parts."""
+    return json.dumps(_plain(key), sort_keys=True)
+
+
+def _plain(value: Any) -> Any:
+    """In JSON's types; what is not finite becomes null, because JSON has no NaN."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
