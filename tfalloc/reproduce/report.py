@@ -139,7 +139,7 @@ def comparison(
         row = {by: method, "count": len(x), "mean": x.mean(), "sd": x.std()}
         found = paired_difference(wide[method], wide[reference], confidence=confidence)
         if method == reference:
-            found = Difference(*[math.nan] * 4, count=found.count)
+            found = Difference(math.nan, math.nan, math.nan, math.nan, found.count)
         row |= {"difference": found.mean, "difference_low": found.low}
         row |= {"difference_high": found.high, "p_value": found.p_value, "pairs": found.count}
         rows.append(row)
