@@ -12,6 +12,7 @@ from tfalloc.cli.allocate import allocate
 from tfalloc.cli.demo import demo
 from tfalloc.cli.evaluate import evaluate
 from tfalloc.cli.export import export
+from tfalloc.cli.reproduce import app as reproduce
 from tfalloc.cli.train import train
 from tfalloc.cli.versions import package_version
 
@@ -70,3 +71,4 @@ app.command()(evaluate)
 app.command()(allocate)
 app.command()(export)
 app.command()(demo)
+app.add_typer(reproduce, name="reproduce")

@@ -1,0 +1,153 @@
+"""The campaign at a reduced size: weight 0 is two-stage, the online test is honest, resumption."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import image
+
+import tfalloc
+from tfalloc import datasets, export
+from tfalloc.reproduce import coin, coin_report
+from tfalloc.reproduce.learner import Learner
+
+SEEDS = 2
+FAST = coin.FAST
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study") / "coin"
+    return folder, coin.study(folder, seeds=SEEDS, settings=FAST, command="typed")
+
+
+def test_every_weight_and_seed_is_run_once(made):
+    offline = made[1].frame(part="offline")
+    assert sorted(zip(offline.goal_weight, offline.seed, strict=True)) == [
+        (weight, seed) for weight in FAST.weights for seed in range(SEEDS)
+    ]
+
+
+def test_responses_lie_between_treating_all_alike_and_perfect_targeting(made):
+    offline = made[1].frame(part="offline")
+    assert (offline.response < offline.oracle).all() and (offline.mix < offline.oracle).all()
+    # Two epochs do not make a good model, but none can be worse than the arm without coins.
+    assert (offline.response > 0.02).all()
+    error = offline.estimate_stderr
+    assert (abs(offline.estimate - offline.response) < 5 * error).all()
+
+
+def test_the_weight_of_the_online_test_is_chosen_by_the_estimate(made):
+    runs = made[1]
+    offline, online = runs.frame(part="offline"), runs.frame(part="online")
+    best = offline[offline.goal_weight > 0].groupby("goal_weight").estimate.mean().idxmax()
+    assert online.goal_weight.unique().tolist() == [best] and online.seed.tolist() == [0, 1]
+
+
+def test_table_has_the_numbers_of_the_runs(made):
+    folder, runs = made
+    text = (folder / "table.md").read_text()
+    offline, online = runs.frame(part="offline"), runs.frame(part="online")
+    at = offline[offline.goal_weight == 10].response
+    assert f"| 10 | {at.mean():.5f} ± {at.std():.5f} |" in text
+    for name in ("two_stage_cost", "end_to_end_response"):
+        assert f"| {online[name].mean():.5f} |" in text
+    assert "-0.369%" in text and "+1.240%" in text and "`typed`" in text
+
+
+def test_figure_is_drawn(made):
+    picture = image.imread(made[0] / "figure.png")
+    assert min(picture.shape[:2]) > 400 and picture[..., :3].std() > 0.05
+
+
+def test_the_second_call_trains_nothing(made, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(coin.Campaign, "run", refuse)
+    before = (made[0] / "runs.json").read_text()
+    coin.study(made[0], seeds=SEEDS, settings=FAST)
+    assert (made[0] / "runs.json").read_text() == before
+    with pytest.raises(ValueError, match="heads='marginal', now heads='independent'"):
+        coin.study(made[0], settings=dataclasses.replace(FAST, heads="independent"))
+
+
+def test_a_learner_trains_what_a_model_of_its_own_would(made):
+    """Weight 0 after another weight is the two-stage model of the same seed, and so is any other.
+
+    Preprocessing is that of the reference rows, here the training rows themselves.
+    """
+    train = datasets.produce_coin(4_000, 5, 4).data
+    settings = {"heads": "marginal", "backbone": "small"}
+    learner = Learner(train, budget=1.2, learning_rate=3e-3, jit=False, **settings)
+    learner.fit(train, goal_weight=50.0, seed=1, epochs=2)
+    for weight in (0.0, 50.0):
+        shared = learner.fit(train, goal_weight=weight, seed=3, epochs=2)
+        alone = tfalloc.AllocationModel(4, seed=3, **settings)
+        optimizer = keras.optimizers.Adam(3e-3)
+        alone.compile(
+            optimizer, goal_weight=weight, goal_scale="paper", budget=1.2, jit_compile=False
+        )
+        alone.fit(train, epochs=2, validation_split=0.0, early_stopping=False, verbose=0)
+        found, expected = (x.predict(train, verbose=0) for x in (shared, alone))
+        for name in expected:
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-6)
+
+
+class Oracle(keras.layers.Layer):
+    """Predicts that arm 0 and the dearest arm bring what they bring, whatever the features."""
+
+    def call(self, inputs):
+        one = keras.ops.ones_like(inputs[:, :1])
+        v = keras.ops.concatenate([0.02 * one, 0.05 * one], axis=1)
+        c = keras.ops.concatenate([0.0 * one, 1.2 * one], axis=1)
+        return {"response": v, "cost": c}
+
+
+def test_served_users_respond_as_the_truth_says(tmp_path):
+    """A policy that gives everybody the dearest arm: its outcomes are known."""
+    group = datasets.produce_coin(40_000, 6, 2)
+    features = {
+        name: keras.Input((), name=name, dtype="string" if x.dtype == object else "float32")
+        for name, x in group.data.features.items()
+    }
+    model = keras.Model(features, Oracle()(keras.ops.expand_dims(features["u0"], 1)))
+    export.save(model, tmp_path / "policy", population=group.data.take(range(500)))
+    response, cost = coin.serve(str(tmp_path / "policy"), group, seed=1)
+    np.testing.assert_array_equal(cost, 29.0 * response)
+    truth = group.true_response[:, 1].mean()
+    assert abs(response.mean() - truth) < 4 * np.sqrt(truth * (1 - truth) / len(response))
+
+
+def test_relative_difference_has_the_error_of_two_samples():
+    """Against many repetitions of the same test."""
+    rng = np.random.default_rng(0)
+    drawn = rng.normal([[2.0], [2.2]], [[1.0], [1.5]], (4000, 2, 400))
+    means, errors = drawn.mean(-1), drawn.std(-1, ddof=1) / np.sqrt(drawn.shape[-1])
+    found = [
+        coin_report.relative(
+            pd.Series(
+                {
+                    "two_stage_cost": mean[0],
+                    "end_to_end_cost": mean[1],
+                    "two_stage_cost_stderr": error[0],
+                    "end_to_end_cost_stderr": error[1],
+                }
+            ),
+            "cost",
+        )
+        for mean, error in zip(means, errors, strict=True)
+    ]
+    differences, stderrs = np.transpose(found)
+    assert abs(differences.mean() - 0.1) < 4 * differences.std() / np.sqrt(len(found)) + 1e-3
+    assert stderrs.mean() == pytest.approx(differences.std(), rel=0.05)
+
+
+def test_bad_settings_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="seeds=0"):
+        coin.study(tmp_path, seeds=0)
+    with pytest.raises(ValueError, match=r"weights=\(1, 2\): expected 0"):
+        coin.study(tmp_path, settings=dataclasses.replace(FAST, weights=(1, 2)))
+    assert not list(tmp_path.iterdir())

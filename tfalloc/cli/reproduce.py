@@ -1,0 +1,116 @@
+"""`tfalloc reproduce`: published experiments again, each to runs.json, table.md and figure.png."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tfalloc.cli import console
+from tfalloc.cli.versions import start_tensorflow
+
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", show_default=False, help="Directory to leave.  (default: reproduce-STUDY)"
+    ),
+]
+Seeds = Annotated[
+    int | None,
+    typer.Option(show_default=False, help="Repetitions, each with data and weights of its own."),
+]
+Epochs = Annotated[int | None, typer.Option(show_default=False, help="Of every training.")]
+Rows = Annotated[int | None, typer.Option(show_default=False, help="Rows of a simulated trial.")]
+Fast = Annotated[bool, typer.Option("--fast", help="Small enough for a try: shows no effect.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Throw away the runs of earlier calls.")]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Repeat a published experiment: runs.json, table.md and figure.png. Killed and started "
+    "again with the same options, it goes on where it was.",
+)
+
+
+@app.command()
+def synthetic(
+    output: Output = None,
+    seeds: Seeds = None,
+    rows: Rows = None,
+    fast: Fast = False,
+    restart: Restart = False,
+) -> None:
+    """Climb the expected outcome on the predictions themselves (Yan et al. 2023, Fig. 2).
+
+    With the true value of every step, which shows how much of the climb is overfitting.
+    """
+    start_tensorflow()
+    from tfalloc.reproduce import synthetic as study
+
+    settings = _changed(study.FAST if fast else study.Settings(), rows=rows)
+    folder = output or Path("reproduce-synthetic")
+    seeds = _seeds(seeds, 2 if fast else 20)
+    study.study(folder, seeds=seeds, settings=settings, restart=restart, command=_command())
+    _show(folder)
+
+
+@app.command()
+def coin(
+    output: Output = None,
+    seeds: Seeds = None,
+    rows: Rows = None,
+    epochs: Epochs = None,
+    heads: Annotated[
+        str,
+        typer.Option(
+            metavar="marginal|independent", help="Of the network; the paper's are the latter."
+        ),
+    ] = "marginal",
+    fast: Fast = False,
+    restart: Restart = False,
+) -> None:
+    """The Produce-Coin campaign, simulated: response against goal_weight (Fig. 3), and an A/B test.
+
+    30 arms of coins. The online test is between two exported SavedModels, each with users of its
+    own.
+    """
+    start_tensorflow()
+    from tfalloc.reproduce import coin as study
+
+    settings = _changed(
+        study.FAST if fast else study.Settings(), rows=rows, epochs=epochs, heads=heads
+    )
+    folder = output or Path("reproduce-coin")
+    seeds = _seeds(seeds, 2 if fast else 4)
+    study.study(folder, seeds=seeds, settings=settings, restart=restart, command=_command())
+    _show(folder)
+
+
+def _changed(settings: Any, **changes: Any) -> Any:
+    """The settings with what was given; sizes are at least 1."""
+    import dataclasses
+
+    given = {name: value for name, value in changes.items() if value is not None}
+    for name, value in given.items():
+        if isinstance(value, int) and value < 1:
+            raise ValueError(f"--{name} {value}: expected at least 1.")
+    return dataclasses.replace(settings, **given)
+
+
+def _seeds(given: int | None, otherwise: int) -> int:
+    if given is not None and given < 1:
+        raise ValueError(f"--seeds {given}: expected at least 1.")
+    return otherwise if given is None else given
+
+
+def _command() -> str:
+    return shlex.join(["tfalloc", *sys.argv[1:]])
+
+
+def _show(folder: Path) -> None:
+    text = (folder / "table.md").read_text("utf-8")
+    console.out().print(text, markup=False, soft_wrap=True)
+    for name in ("table.md", "figure.png", "runs.json"):
+        console.out().print(f"  {folder / name}", markup=False, soft_wrap=True)

@@ -1,0 +1,244 @@
+"""The Produce-Coin campaign of Yan et al. 2023 as a simulation: Fig. 3 and the online test.
+
+30 arms, from 0 to 29 coins for a produced video, paid on response. The paper's trial is not public;
+`datasets.produce_coin` has its shape, with truths of its own, so levels do not compare; the course
+of the curve and the relative differences do.
+
+Offline (Fig. 3): models trained with goal_weight 0, 1, 2, 5, ... 5000 in the scale of Eq. 11, the
+same rows and initial weights within a seed, judged at a cost of 1.2 per user on fresh users:
+
+    response    the true one, at a true cost of 1.2 (`evaluation.true_curve`)
+    estimate    from those users' own trial, as on real data (`evaluation.policy_outcome`)
+
+Online: for each seed the two-stage model and the end-to-end one are exported as SavedModels, and
+two disjoint groups of fresh users get what `allocate_for_budget` says at the same budget per user.
+Responses are drawn, coins are paid; the difference is that of two random samples, as the paper's.
+The end-to-end model's weight is the one whose *estimate* is best over the seeds: choosing by the
+truth would be a privilege of simulations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfalloc import datasets, export
+from tfalloc.datasets import Simulation
+from tfalloc.evaluation import oracle_curve, policy_outcome, true_curve
+from tfalloc.reproduce import coin_report
+from tfalloc.reproduce.figures import require_matplotlib
+from tfalloc.reproduce.learner import Learner
+from tfalloc.reproduce.runs import Runs
+
+BUDGET = 1.2
+LEARNING_RATE = 3e-3
+WEIGHTS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+SWEEP, ONLINE = "offline", "online"
+# Seeds of draws that nobody trains on; those of trials are 0, 1, 2, ...
+REFERENCE, FRESH, GROUP = 900_000, 1_000_000, (2_000_000, 3_000_000)
+SERVED = 50_000  # users a call of the SavedModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What all runs of the study have in common.
+
+    Attributes:
+      rows: of a trial.
+      epochs: of every training; nothing is stopped early.
+      fresh: users who judge the models offline.
+      users: in each group online.
+      heads: "marginal", for arms in the order of their cost, or "independent", as in the paper.
+      backbone: of the network, as in `AllocationModel`.
+      num_treatments: K.
+      weights: of the goal; the first is 0.
+      jit: whether XLA compiles the training step.
+    """
+
+    rows: int = 300_000
+    epochs: int = 20
+    fresh: int = 100_000
+    users: int = 500_000
+    heads: str = "marginal"
+    backbone: str = "small"
+    num_treatments: int = 30
+    weights: tuple[float, ...] = WEIGHTS
+    jit: bool = True
+
+
+FAST = Settings(
+    rows=6_000,
+    epochs=2,
+    fresh=4_000,
+    users=3_000,
+    num_treatments=5,
+    weights=(0, 10, 1000),
+    jit=False,
+)
+
+
+def study(
+    output: str | os.PathLike[str],
+    *,
+    seeds: int = 4,
+    settings: Settings | None = None,
+    restart: bool = False,
+    command: str | None = None,
+) -> Runs:
+    """Runs what is missing of the study, and writes its table and figure.
+
+    Args:
+      output: directory for runs.json, table.md and figure.png.
+      seeds: trials, each with its own users and initial weights; the paper has 4 runs a weight.
+      settings: sizes; None: the defaults.
+      restart: whether to throw earlier runs away.
+      command: kept beside the runs.
+
+    Returns:
+      The runs: parts "offline" (one for each goal_weight and seed) and "online" (one a seed).
+
+    Raises:
+      ValueError: `seeds` is below 1, no weight is above 0 or the first is not 0, the settings are
+        not those of the runs kept, or matplotlib is not installed.
+    """
+    settings = settings or Settings()
+    if seeds < 1:
+        raise ValueError(f"seeds={seeds!r}: expected at least 1.")
+    if len(settings.weights) < 2 or settings.weights[0] != 0 or min(settings.weights[1:]) <= 0:
+        raise ValueError(
+            f"weights={settings.weights!r}: expected 0, which is two-stage, then others above 0."
+        )
+    require_matplotlib()
+    folder = Path(output)
+    kept = {**dataclasses.asdict(settings), "budget": BUDGET, "learning_rate": LEARNING_RATE}
+    runs = Runs(folder / "runs.json", kept, command=command, restart=restart)
+    campaign = Campaign(settings)
+    offline = [
+        {"part": SWEEP, "goal_weight": weight, "seed": seed}
+        for seed in range(seeds)
+        for weight in settings.weights
+    ]
+    runs.complete(offline, campaign.run, "coin")
+    weight = coin_report.chosen_weight(runs, seeds)
+    online = [{"part": ONLINE, "goal_weight": weight, "seed": seed} for seed in range(seeds)]
+    runs.complete(online, campaign.run, "coin")
+    coin_report.write(folder, runs, seeds)
+    return runs
+
+
+class Campaign:
+    """Does the runs, with one compiled model for all of them."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        # A sweep asks for the same trial and users again and again.
+        self._trial = functools.lru_cache(1)(self._draw_trial)
+        self._fresh = functools.lru_cache(1)(self._draw_fresh)
+        self._limits = functools.lru_cache(None)(self._find_limits)
+
+    @functools.cached_property
+    def learner(self) -> Learner:
+        """The model of all runs."""
+        return Learner(
+            self._draw(10_000, REFERENCE).data,
+            budget=BUDGET,
+            learning_rate=LEARNING_RATE,
+            heads=self.settings.heads,
+            backbone=self.settings.backbone,
+            jit=self.settings.jit,
+        )
+
+    def run(self, part: str, goal_weight: float, seed: int) -> dict[str, Any]:
+        """The figures of one run."""
+        if part == SWEEP:
+            return self._judge(self._fit(goal_weight, seed), seed)
+        return self._online(goal_weight, seed)
+
+    def _draw(self, rows: int, seed: int) -> Simulation:
+        return datasets.produce_coin(rows, seed, self.settings.num_treatments)
+
+    def _draw_trial(self, seed: int) -> Any:
+        return self._draw(self.settings.rows, seed).data
+
+    def _draw_fresh(self, seed: int) -> Simulation:
+        return self._draw(self.settings.fresh, FRESH + seed)
+
+    def _fit(self, goal_weight: float, seed: int) -> Any:
+        return self.learner.fit(
+            self._trial(seed),
+            goal_weight=goal_weight,
+            seed=seed,
+            epochs=self.settings.epochs,
+        )
+
+    def _judge(self, model: Any, seed: int) -> dict[str, Any]:
+        fresh = self._fresh(seed)
+        truth = fresh.true_response, fresh.true_cost
+        found = model.predict(fresh.data, verbose=0)
+        predicted = found["response"], found["cost"]
+        estimate = policy_outcome(*predicted, fresh.data, budget=BUDGET)
+        return {
+            "response": true_curve(*predicted, *truth, BUDGET).response[0],
+            "estimate": estimate.response,
+            "estimate_stderr": estimate.response_stderr,
+            **self._limits(seed),
+        }
+
+    def _find_limits(self, seed: int) -> dict[str, float]:
+        """Responses of perfect targeting, and of the best mix of arms for everyone alike."""
+        v, c = self._fresh(seed).true_response, self._fresh(seed).true_cost
+        alike = (np.broadcast_to(x.mean(axis=0), x.shape) for x in (v, c))
+        return {
+            "oracle": oracle_curve(v, c, BUDGET).response[0],
+            "mix": true_curve(*alike, true_response=v, true_cost=c, budgets=BUDGET).response[0],
+        }
+
+    def _online(self, goal_weight: float, seed: int) -> dict[str, Any]:
+        """Both models to SavedModels, and each to a group of its own."""
+        figures: dict[str, Any] = {}
+        weights = {"two_stage": 0.0, "end_to_end": goal_weight}
+        for (name, weight), first in zip(weights.items(), GROUP, strict=True):
+            with tempfile.TemporaryDirectory() as place:
+                policy = os.path.join(place, "policy")
+                trial = self._trial(seed)
+                export.save(self._fit(weight, seed), policy, population=trial)
+                group = self._draw(self.settings.users, first + seed)
+                response, cost = serve(policy, group, first + seed)
+            for outcome, drawn in (("response", response), ("cost", cost)):
+                figures[f"{name}_{outcome}"] = drawn.mean()
+                figures[f"{name}_{outcome}_stderr"] = drawn.std(ddof=1) / np.sqrt(len(drawn))
+        return figures
+
+
+def serve(policy: str, group: Simulation, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gives a group of simulated users what an exported model says, and draws what they do.
+
+    Args:
+      policy: directory of the SavedModel.
+      group: users of `datasets.produce_coin`.
+      seed: of their responses.
+
+    Returns:
+      response, 0 or 1, and cost in coins, [users] each.
+    """
+    allocate = tf.saved_model.load(policy).signatures["allocate_for_budget"]
+    features: Any = group.data.features
+    treatment = []
+    for start in range(0, len(group), SERVED):
+        part = {name: column[start : start + SERVED] for name, column in features.items()}
+        sent = {name: tf.constant(list(x) if x.dtype == object else x) for name, x in part.items()}
+        size = len(next(iter(part.values())))
+        answer = allocate(**sent, policy_budget=tf.fill([size], BUDGET))
+        treatment.append(answer["treatment"].numpy())
+    given = np.concatenate(treatment)[:, None]
+    probability = np.take_along_axis(group.true_response, given, axis=1)[:, 0]
+    response = np.random.default_rng([seed, 1]).random(len(group)) < probability
+    coins = np.array([float(name) for name in group.data.treatment_names])
+    return response.astype(np.float64), coins[given[:, 0]] * response
