@@ -88,6 +88,56 @@ def coin(
     _show(folder)
 
 
+@app.command()
+def criteo(
+    output: Output = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Criteo Uplift v2.1, CSV (also .gz) or Parquet.  (default: a simulation of it)",
+        ),
+    ] = None,
+    seeds: Seeds = None,
+    rows: Rows = None,
+    epochs: Epochs = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(show_default=False, help="Of the paper's network.  (default: 1e-4)"),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(metavar="A;B;C", help="Some methods only, as the table names them."),
+    ] = None,
+    fast: Fast = False,
+    restart: Restart = False,
+) -> None:
+    """AUCC of two-stage, direct and end-to-end methods on Criteo Uplift (Table 1)."""
+    if data is not None and rows is not None:
+        raise ValueError(f"--rows {rows} with --data {data}: the file has its own; leave one out.")
+    start_tensorflow()
+    from tfalloc.reproduce import criteo as study
+
+    settings = _changed(
+        study.FAST if fast else study.Settings(),
+        rows=rows,
+        epochs=epochs,
+        learning_rate=learning_rate,
+    )
+    folder = output or Path("reproduce-criteo")
+    study.study(
+        folder,
+        seeds=_seeds(seeds, 2 if fast else 5),
+        settings=settings,
+        data=data,
+        methods=None if methods is None else [name.strip() for name in methods.split(";")],
+        restart=restart,
+        command=_command(),
+    )
+    _show(folder)
+
+
 def _changed(settings: Any, **changes: Any) -> Any:
     """The settings with what was given; sizes are at least 1."""
     import dataclasses

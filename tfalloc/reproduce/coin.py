@@ -30,6 +30,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfalloc import datasets, export
+from tfalloc.data import RCTData
 from tfalloc.datasets import Simulation
 from tfalloc.evaluation import oracle_curve, policy_outcome, true_curve
 from tfalloc.reproduce import coin_report
@@ -40,6 +41,12 @@ from tfalloc.reproduce.runs import Runs
 BUDGET = 1.2
 LEARNING_RATE = 3e-3
 WEIGHTS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+# Coins are paid on response, and more coins never lower it: what the package has for that. The
+# paper's heads are independent of each other, for costs too.
+HEADS: dict[str, dict[str, Any]] = {
+    "marginal": {"heads": "marginal", "monotone": True, "cost_head": "on_response"},
+    "independent": {"heads": "independent"},
+}
 SWEEP, ONLINE = "offline", "online"
 # Seeds of draws that nobody trains on; those of trials are 0, 1, 2, ...
 REFERENCE, FRESH, GROUP = 900_000, 1_000_000, (2_000_000, 3_000_000)
@@ -55,7 +62,8 @@ class Settings:
       epochs: of every training; nothing is stopped early.
       fresh: users who judge the models offline.
       users: in each group online.
-      heads: "marginal", for arms in the order of their cost, or "independent", as in the paper.
+      heads: "marginal", for arms in the order of their cost and costs paid on response, or
+        "independent", as in the paper; see `HEADS`.
       backbone: of the network, as in `AllocationModel`.
       num_treatments: K.
       weights: of the goal; the first is 0.
@@ -115,6 +123,8 @@ def study(
         raise ValueError(
             f"weights={settings.weights!r}: expected 0, which is two-stage, then others above 0."
         )
+    if settings.heads not in HEADS:
+        raise ValueError(f"heads={settings.heads!r} is not known; expected one of {list(HEADS)}.")
     require_matplotlib()
     folder = Path(output)
     kept = {**dataclasses.asdict(settings), "budget": BUDGET, "learning_rate": LEARNING_RATE}
@@ -146,11 +156,15 @@ class Campaign:
     @functools.cached_property
     def learner(self) -> Learner:
         """The model of all runs."""
+        reference = self._draw(10_000, REFERENCE).data
+        heads = dict(HEADS[self.settings.heads])
+        if heads.get("cost_head") == "on_response":
+            heads["cost_amounts"] = coins_of(reference)
         return Learner(
-            self._draw(10_000, REFERENCE).data,
+            reference,
             budget=BUDGET,
             learning_rate=LEARNING_RATE,
-            heads=self.settings.heads,
+            **heads,
             backbone=self.settings.backbone,
             jit=self.settings.jit,
         )
@@ -194,10 +208,10 @@ class Campaign:
     def _find_limits(self, seed: int) -> dict[str, float]:
         """Responses of perfect targeting, and of the best mix of arms for everyone alike."""
         v, c = self._fresh(seed).true_response, self._fresh(seed).true_cost
-        alike = (np.broadcast_to(x.mean(axis=0), x.shape) for x in (v, c))
+        alike_v, alike_c = (np.broadcast_to(x.mean(axis=0), x.shape) for x in (v, c))
         return {
             "oracle": oracle_curve(v, c, BUDGET).response[0],
-            "mix": true_curve(*alike, true_response=v, true_cost=c, budgets=BUDGET).response[0],
+            "mix": true_curve(alike_v, alike_c, v, c, BUDGET).response[0],
         }
 
     def _online(self, goal_weight: float, seed: int) -> dict[str, Any]:
@@ -240,5 +254,9 @@ def serve(policy: str, group: Simulation, seed: int) -> tuple[np.ndarray, np.nda
     given = np.concatenate(treatment)[:, None]
     probability = np.take_along_axis(group.true_response, given, axis=1)[:, 0]
     response = np.random.default_rng([seed, 1]).random(len(group)) < probability
-    coins = np.array([float(name) for name in group.data.treatment_names])
-    return response.astype(np.float64), coins[given[:, 0]] * response
+    return response.astype(np.float64), coins_of(group.data)[given[:, 0]] * response
+
+
+def coins_of(data: RCTData) -> np.ndarray:
+    """What a response costs in each arm, [K]: arms are named by it."""
+    return np.array([float(name) for name in data.treatment_names])

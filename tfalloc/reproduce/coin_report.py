@@ -13,7 +13,7 @@ from tfalloc.reproduce import figures, report
 from tfalloc.reproduce.files import write_text
 from tfalloc.reproduce.runs import Runs
 
-# Section 4.7 of Yan et al. 2023: end-to-end against two-stage, one online test.
+# The online test of Yan et al. 2023, end-to-end against two-stage.
 PAPER = {"cost": -0.00369, "response": 0.0124}
 GROUPS = {"two_stage": "two-stage", "end_to_end": "end-to-end"}
 
@@ -142,7 +142,7 @@ def _draw_curve(axes: Any, offline: pd.DataFrame, weight: float) -> None:
     axes.set_xscale("log")
     title = "True response at the budget (Fig. 3)"
     figures.name(axes, title, "goal_weight, scale of Eq. 11", "response per user")
-    figures.legend(axes, loc="best")
+    figures.legend(axes)
 
 
 def _draw_test(axes: Any, online: pd.DataFrame) -> None:
@@ -166,4 +166,4 @@ def _draw_test(axes: Any, online: pd.DataFrame) -> None:
     axes.set_xticks([0, 1], ["cost", "response"])
     axes.set_xlim(-0.5, 1.5)
     figures.name(axes, "Online: end-to-end against two-stage", "", "relative difference, %")
-    figures.legend(axes, loc="best")
+    figures.legend(axes)

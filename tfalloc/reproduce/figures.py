@@ -71,9 +71,16 @@ def band(axes: Axes, x: Any, runs: Any, *, color: str, style: str = "-", label: 
         axes.fill_between(x, mean - sd, mean + sd, color=color, alpha=0.14, linewidth=0)
 
 
-def legend(axes: Axes, **options: Any) -> None:
-    """A legend without a frame."""
-    axes.legend(frameon=False, fontsize=SMALL, labelcolor=INK, **options)
+def legend(axes: Axes, columns: int = 2) -> None:
+    """A legend below the panel, where it hides nothing."""
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.17),
+        ncols=columns,
+        frameon=False,
+        fontsize=SMALL,
+        labelcolor=INK,
+    )
 
 
 def write(axes: list[Axes], path: str | os.PathLike[str]) -> None:

@@ -26,7 +26,7 @@ class Learner:
       learning_rate: of Adam.
       goal_scale: as in `AllocationModel.compile`.
       jit: whether XLA compiles the step.
-      **shape: arguments of `AllocationModel`: heads, backbone.
+      **shape: arguments of `AllocationModel`: heads, backbone and the like.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Learner:
         model.adapt(train)  # output biases; preprocessing stays that of the reference
         families = {name: model.get_config()[name] for name in ("response_head", "cost_head")}
         fresh = AllocationModel(
-            **self._shape, seed=seed, preprocessor=model.preprocessor, **families
+            **{**self._shape, **families}, seed=seed, preprocessor=model.preprocessor
         )
         model.seed = seed
         model.network.set_weights(fresh.network.get_weights())

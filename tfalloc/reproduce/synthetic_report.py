@@ -41,8 +41,8 @@ def _table(runs: Runs) -> str:
             [
                 shown,
                 PAPER["q_end"] - PAPER["q_start"] if method == "NES" else None,
-                report.difference(report.paired_difference(found.q_end, found.q_start)),
-                report.difference(report.paired_difference(found.true_end, found.true_start)),
+                report.difference(report.paired_difference(found.q_end, found.q_start), 5),
+                report.difference(report.paired_difference(found.true_end, found.true_start), 5),
                 f"{1 - true.mean() / own.mean():.0%}" if own.mean() > 0 else "-",
                 f"{found.seconds.mean():.1f}",
             ]
@@ -103,7 +103,7 @@ def _draw_ascent(axes: Any, runs: Runs) -> None:
     rise = PAPER["q_end"] - PAPER["q_start"]
     axes.plot(runs.settings["steps"], rise, "*", color=figures.INK, markersize=11, label="paper")
     figures.name(axes, "What the steps gain", "step of Adam", "change in response per user")
-    figures.legend(axes, loc="upper left")
+    figures.legend(axes)
 
 
 def _draw_cosine(axes: Any, found: pd.DataFrame) -> None:
@@ -126,20 +126,21 @@ def _draw_gains(axes: Any, runs: Runs) -> None:
     axes.plot(ends, ends, ":", color=figures.INK, linewidth=1.2, label="no overfitting")
     axes.axhline(0.0, color="#888888", linewidth=0.8)
     figures.name(axes, "Gain of each trial", "on the trial", "in truth")
-    figures.legend(axes, loc="upper left")
+    figures.legend(axes)
 
 
 def _draw_sampling(axes: Any, sample: pd.DataFrame) -> None:
     ordered = np.sort(sample.q_truth.to_numpy())
     axes.plot(ordered, np.arange(1, len(ordered) + 1), "o", color=figures.PALETTE[0], markersize=6)
     mean, sd = sample.true_truth.mean(), sample.q_truth.std()
-    axes.axvline(mean, color=figures.INK, linewidth=1.4)
+    axes.axvline(mean, color=figures.INK, linewidth=1.4, label=f"truth {mean:.4f}")
     if sd == sd:
         axes.axvspan(mean - sd, mean + sd, color=figures.PALETTE[0], alpha=0.14, linewidth=0)
     marks = (("start", PAPER["q_start"]), ("Q(v_gt)", PAPER["q_truth"]), ("end", PAPER["q_end"]))
     for (shown, value), color in zip(marks, figures.PALETTE[1:], strict=False):
         label = f"paper: {shown} {value:.4f}"
         axes.axvline(value, color=color, linestyle="--", linewidth=1.4, label=label)
+    axes.yaxis.get_major_locator().set_params(integer=True)
     title = "Q of the true responses, each trial ± 1 sd"
     figures.name(axes, title, "response per user", "trials, in order")
-    figures.legend(axes, loc="upper left")
+    figures.legend(axes)

@@ -1,0 +1,93 @@
+"""The Criteo protocol at a reduced size: known AUCC, every method, resumption, a file."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from matplotlib import image
+
+from tfalloc import datasets
+from tfalloc.evaluation import aucc_score
+from tfalloc.reproduce import comparison, criteo
+from tfalloc.reproduce.criteo_report import CONTROL
+
+QUICK = ["TSM-SL", "DRP"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study") / "criteo"
+    return folder, criteo.study(folder, seeds=1, settings=criteo.FAST, command="typed")
+
+
+def test_true_aucc_is_that_of_true_uplifts():
+    users = datasets.criteo_like(20_000, seed=7)
+    uplift, spend = (x[:, 1] - x[:, 0] for x in (users.true_response, users.true_cost))
+    score = np.random.default_rng(0).random(len(users)) + uplift / spend
+    order = np.argsort(-score)
+    gained, spent = (np.cumsum(x[order].astype("f8")) for x in (uplift, spend))
+    steps = spent[-1] * np.arange(1, 201) / 200
+    at = gained[np.minimum(np.searchsorted(spent, steps * (1 - 1e-12)), len(users) - 1)]
+    expected = at.sum() / (gained[-1] * 201)
+    assert criteo.true_aucc(score, users) == pytest.approx(expected, abs=1e-4)
+
+
+def test_true_aucc_of_the_truth_is_the_simulations():
+    users = datasets.criteo_like(200_000, seed=8)
+    best = aucc_score(users.true_response, users.true_cost)
+    assert abs(criteo.true_aucc(best, users) - 0.80) < 0.01
+    random = np.random.default_rng(0).random(len(users))
+    assert abs(criteo.true_aucc(random, users) - 0.5) < 0.01
+
+
+def test_every_method_is_run(made):
+    frame = made[1].frame()
+    assert frame.method.tolist() == list(criteo.METHODS) and (frame.seconds > 0).all()
+    assert frame.true_aucc.between(0.2, 0.85).all()
+    assert frame.true_aucc.nunique() > 5, "methods differ"
+
+
+def test_the_second_call_trains_nothing_and_seeds_extend_it(made, monkeypatch):
+    folder, runs = made
+    done, figures = [], runs.figures({"method": CONTROL, "seed": 0})
+    monkeypatch.setattr(criteo.Protocol, "run", lambda _, **key: done.append(key) or figures)
+    criteo.study(folder, seeds=1, settings=criteo.FAST)
+    assert done == []
+    with pytest.raises(ValueError, match=r"epochs=1, now epochs=2"):
+        criteo.study(folder, settings=dataclasses.replace(criteo.FAST, epochs=2))
+
+
+def test_table_and_figure_have_the_numbers_of_the_runs(made):
+    folder, runs = made
+    text = (folder / "table.md").read_text()
+    for found in runs.frame().itertuples():
+        line = next(x for x in text.splitlines() if x.startswith(f"| {found.method} |"))
+        assert f"| {found.true_aucc:.4f} |" in line
+    assert "| FD | paper's | 0.7904 ± 0.0096 |" in text and "`typed`" in text
+    picture = image.imread(folder / "figure.png")
+    assert min(picture.shape[:2]) > 400 and picture[..., :3].std() > 0.05
+
+
+def test_the_official_file_is_split_once_for_all_seeds(tmp_path, monkeypatch):
+    path = datasets.criteo_like_parquet(tmp_path / "criteo.parquet", num_rows=20_000)
+    parts = []
+    split = criteo.Protocol._split
+    monkeypatch.setattr(
+        criteo.Protocol, "_split", lambda self, seed: parts.append(seed) or split(self, seed)
+    )
+    settings = criteo.FAST
+    monkeypatch.setitem(criteo.METHODS, CONTROL, criteo.METHODS["TSM-SL"])
+    runs = criteo.study(tmp_path / "out", seeds=2, settings=settings, data=path, methods=QUICK[:1])
+    assert parts == [0] and runs.settings["data"] == "criteo.parquet"
+    frame = runs.frame()
+    assert "true_aucc" not in frame and len(frame) == 4
+    table = comparison(frame, "aucc", reference=CONTROL)
+    np.testing.assert_allclose(table.difference[1:], 0.0, atol=1e-12)  # the same method twice
+    assert "2 seeds on one split" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_bad_arguments_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"methods=\['FDD'\] are not known"):
+        criteo.study(tmp_path, methods=["FDD"])
+    with pytest.raises(FileNotFoundError):
+        criteo.study(tmp_path, data=tmp_path / "none.csv")

@@ -1,0 +1,113 @@
+"""Table and figure of the Criteo study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfalloc.reproduce import figures, report
+from tfalloc.reproduce.files import write_text
+from tfalloc.reproduce.runs import Runs
+
+CONTROL = "TSM-SL, paper's net"
+# (mean, standard deviation) of AUCC on Criteo Uplift v2.1: Table 1 of Yan et al. 2023, and Zhou et
+# al. 2024 for DFCL.
+PAPER = {
+    "TSM-SL": (0.7561, 0.0113),
+    "Direct Rank": (0.7562, 0.0131),
+    "DRP": (0.7739, 0.0002),
+    "DFCL-IFD": (0.7859, 0.0021),
+    "NES": (0.7849, 0.0167),
+    "FD": (0.7904, 0.0096),
+}
+SMALL = ("TSM-SL", "Direct Rank", "DRP", "ours")
+
+
+def write(folder: Path, runs: Runs) -> None:
+    """Writes table.md and figure.png of the runs."""
+    write_text(folder / "table.md", _table(runs))
+    (axes,) = figures.panels(1, 1, width=8.0, height=4.6)
+    _draw(axes, runs)
+    figures.write([axes], folder / "figure.png")
+
+
+def _table(runs: Runs) -> str:
+    frame, size = runs.frame(), runs.settings
+    simulated = "data" not in size
+    estimated = report.comparison(frame, "aucc", reference=CONTROL).to_dict("records")
+    columns = ["method", "net", "published", "AUCC", "against the control"]
+    rows: list[list[Any]] = []
+    for found in estimated:
+        method = found["method"]
+        published = report.spread(*PAPER[method]) if method in PAPER else "-"
+        net = "small" if method in SMALL else "paper's"
+        own = report.spread(found["mean"], found["sd"])
+        rows.append([method, net, published, own, report.difference(found)])
+    if simulated:
+        columns += ["true AUCC", "true, against the control"]
+        truth = report.comparison(frame, "true_aucc", reference=CONTROL).to_dict("records")
+        for row, found in zip(rows, truth, strict=True):
+            row += [report.spread(found["mean"], found["sd"]), report.difference(found)]
+    columns.append("seconds")
+    for row in rows:
+        row.append(f"{frame.seconds[frame.method == row[0]].mean():.0f}")
+    count = frame.seed.nunique()
+    where = (
+        f"`datasets.criteo_like`, {size['rows']:,} rows a trial, {count} seeds, each with a trial "
+        f"of its own; AUCC on 30 % of the rows, true AUCC on {size['fresh']:,} fresh users"
+        if simulated
+        else f"{size['data']} ({size['bytes']:,} bytes), {count} seeds on one split"
+    )
+    parts = [
+        "# Table 1: AUCC" + (" on a simulation of Criteo Uplift" if simulated else ""),
+        f"{where}. The paper's net: {size['epochs']} epochs, Adam {size['learning_rate']:g}; small "
+        f"nets at most {size['small_epochs']} epochs. Mean ± standard deviation over seeds; "
+        f"differences to {CONTROL} (goal_weight 0) paired by seed, with 95 % intervals of "
+        "Student's t, not corrected for the number of methods.",
+        report.markdown(columns, rows),
+        "Published figures are from Criteo Uplift v2.1 (13,979,592 rows); "
+        + (
+            "the simulation has its marginals but another truth, so its levels do not compare."
+            if simulated
+            else "DFCL's are from Zhou et al. 2024, the others from Yan et al. 2023."
+        ),
+        report.made_by(runs.makers),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _draw(axes: Any, runs: Runs) -> None:
+    frame = runs.frame()
+    methods = frame.method.drop_duplicates().tolist()[::-1]
+    drawn = [("aucc", "on the test rows", 0.12), ("true_aucc", "in truth", -0.12)]
+    for (column, label, shift), color in zip(drawn, figures.PALETTE, strict=False):
+        if column not in frame:
+            continue
+        for place, method in enumerate(methods):
+            values = frame[column][frame.method == method].dropna()
+            named = label if place == 0 else None
+            style = {"color": color, "alpha": 0.4, "markersize": 4}
+            axes.plot(values, np.full(len(values), place + shift), "o", **style)
+            style = {"color": color, "markersize": 13, "markeredgewidth": 2}
+            axes.plot(values.mean(), place + shift, "|", label=named, **style)
+    for place, method in enumerate(methods):
+        if method in PAPER:
+            mean, sd = PAPER[method]
+            label = "published, other data" if "data" not in runs.settings else "published"
+            first = not any(name in PAPER for name in methods[:place])
+            axes.errorbar(
+                mean,
+                place + 0.3,
+                xerr=sd,
+                fmt="*",
+                color=figures.INK,
+                capsize=2,
+                label=label if first else None,
+            )
+    axes.set_yticks(range(len(methods)), methods)
+    axes.grid(axis="y", visible=False)
+    axes.axvline(0.5, color="#888888", linewidth=0.8)
+    figures.name(axes, "Area under the cost curve, each seed and mean", "AUCC (random: .5)", "")
+    figures.legend(axes, columns=3)
