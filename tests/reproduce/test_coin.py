@@ -79,7 +79,7 @@ def test_a_learner_trains_what_a_model_of_its_own_would(made):
 
     Preprocessing is that of the reference rows, here the training rows themselves.
     """
-    train = datasets.produce_coin(4_000, 5, 4).data
+    train = datasets.produce_coin(10_000, 5, 4).data
     settings = {"heads": "marginal", "backbone": "small"}
     learner = Learner(train, budget=1.2, learning_rate=3e-3, jit=False, **settings)
     learner.fit(train, goal_weight=50.0, seed=1, epochs=2)

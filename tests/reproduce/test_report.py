@@ -36,9 +36,9 @@ def test_paired_difference_is_scipys_test(n):
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
     rng = np.random.default_rng(0)
-    pairs = [paired_difference(rng.normal(0.3, 1, 4), np.zeros(4)) for _ in range(2000)]
+    pairs = [paired_difference(rng.normal(0.3, 1, 4), np.zeros(4)) for _ in range(600)]
     covered = np.mean([pair.low <= 0.3 <= pair.high for pair in pairs])
-    assert abs(covered - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 2000)
+    assert abs(covered - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 600)
 
 
 def test_degenerate_differences():
@@ -107,6 +107,10 @@ def test_difference_of_a_row_of_comparison():
 def test_made_by_names_command_and_versions():
     from tfalloc.reproduce.runs import versions
 
-    text = made_by([{"command": "tfalloc reproduce coin", **versions()}, versions()])
-    assert text.startswith("`tfalloc reproduce coin`\n(tfalloc ")
-    assert text.count("Keras") == 2
+    first = {"command": "tfalloc reproduce coin", **versions()}
+    second = {**first, "command": "tfalloc reproduce coin --seeds 9"}
+    text = made_by([first, second, {**versions(), "keras": "4"}])
+    assert text.startswith(
+        "`tfalloc reproduce coin`\n`tfalloc reproduce coin --seeds 9`\n(tfalloc "
+    )
+    assert text.count("Keras") == 2 and "Keras 4," in text

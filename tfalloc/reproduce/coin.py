@@ -82,11 +82,11 @@ class Settings:
 
 
 FAST = Settings(
-    rows=6_000,
+    rows=8_000,
     epochs=2,
     fresh=4_000,
     users=3_000,
-    num_treatments=5,
+    num_treatments=4,
     weights=(0, 10, 1000),
     jit=False,
 )

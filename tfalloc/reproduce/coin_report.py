@@ -93,14 +93,15 @@ def _table(runs: Runs, offline: pd.DataFrame, online: pd.DataFrame, weight: floa
                 outcome,
                 f"{PAPER[outcome]:+.3%}",
                 *(report.spread(online[f"{n}_{outcome}"].mean(), math.nan, 5) for n in GROUPS),
-                f"{first.difference:+.2%} ({low:+.2%} … {high:+.2%})",
-                f"{over.mean:+.2%} ({over.low:+.2%} … {over.high:+.2%})",
+                _percent(first.difference, low, high),
+                _percent(over.mean, over.low, over.high),
             ]
         )
     count = offline.seed.nunique()
     parts = [
         "# Coins for produced videos: weight of the goal, and an online test",
-        f"{size['num_treatments']} arms, {size['rows']:,} rows a trial, {size['epochs']} epochs, "
+        f"{size['num_treatments']} arms, {size['rows']:,} rows a trial, {size['epochs']} epochs in "
+        f"batches of {min(10_000, size['rows'] // 10):,}, "
         f'`heads="{size["heads"]}"`, {count} seeds. Response per user at a cost of '
         f"{size['budget']:g} coins per user: {report.number(offline.mix.mean(), 5)} for everyone "
         f"alike, {report.number(offline.oracle.mean(), 5)} for perfect targeting.",
@@ -125,6 +126,10 @@ def _table(runs: Runs, offline: pd.DataFrame, online: pd.DataFrame, weight: floa
         report.made_by(runs.makers),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _percent(value: float, low: float, high: float) -> str:
+    return f"{value:+.2%}" + ("" if low != low else f" ({low:+.2%} … {high:+.2%})")
 
 
 def _draw_curve(axes: Any, offline: pd.DataFrame, weight: float) -> None:

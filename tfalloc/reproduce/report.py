@@ -21,6 +21,13 @@ import numpy.typing as npt
 import pandas as pd
 
 CONFIDENCE = 0.95
+_SOFTWARE = {
+    "tfalloc": "tfalloc",
+    "tensorflow": "TensorFlow",
+    "keras": "Keras",
+    "numpy": "NumPy",
+    "python": "Python",
+}
 
 
 @dataclass(frozen=True)
@@ -224,21 +231,12 @@ def made_by(makers: Sequence[Mapping[str, Any]]) -> str:
     Args:
       makers: `Runs.makers`.
     """
-    lines = []
+    commands: dict[str, list[str]] = {}
     for maker in makers:
-        by = ", ".join(
-            f"{label} {maker[name]}"
-            for name, label in (
-                ("tfalloc", "tfalloc"),
-                ("tensorflow", "TensorFlow"),
-                ("keras", "Keras"),
-                ("numpy", "NumPy"),
-                ("python", "Python"),
-            )
-        )
-        what = f"`{maker['command']}`\n" if "command" in maker else ""
-        lines.append(f"{what}({by}; {maker['cores']} cores, {maker['machine']})")
-    return "\n\n".join(lines)
+        by = ", ".join(f"{label} {maker[name]}" for name, label in _SOFTWARE.items())
+        typed = commands.setdefault(f"({by}; {maker['cores']} cores, {maker['machine']})", [])
+        typed += [f"`{maker['command']}`"] if "command" in maker else []
+    return "\n\n".join("\n".join([*typed, by]) for by, typed in commands.items())
 
 
 def student_t_tail(t: float, degrees: float) -> float:
