@@ -73,7 +73,7 @@ def test_table_has_the_numbers_of_the_runs(made):
     for values in (sample.q_truth, sample.true_start, climbed.q_end, climbed.true_end):
         assert f"{values.mean():.4f} ± {values.std():.4f}" in text
     gain = (climbed.q_end - climbed.q_start).mean()
-    assert f"| NES | 0.0145 | {gain:+.4f} (" in text
+    assert f"| NES | 0.0145 | {gain:+.5f} (" in text
     assert "`typed`" in text and "| Q(v_gt) | 0.2123 |" in text
 
 
