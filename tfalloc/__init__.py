@@ -8,6 +8,7 @@ a fixed budget brings the most response, and trains its predictions *through* th
     gradients  of the outcome by predictions       models     AllocationModel, a keras.Model
     baselines  what to compare it with             evaluation intervals, curves, comparisons
     export     SavedModel for serving              tuning     search for settings
+    reproduce  published experiments, studies of methods
 
 Modules load when first used, so that `import tfalloc` costs nothing beyond its dependencies.
 """
@@ -36,10 +37,20 @@ _MODULES = (
     "mckp",
     "models",
     "outcome",
+    "reproduce",
     "tuning",
 )
 _NAMES = {"RCTData": "data", "AllocationModel": "models"}
-_ON_KERAS = {"baselines", "data", "datasets", "evaluation", "export", "models", "tuning"}
+_ON_KERAS = {
+    "baselines",
+    "data",
+    "datasets",
+    "evaluation",
+    "export",
+    "models",
+    "reproduce",
+    "tuning",
+}
 
 __all__ = [
     "AllocationModel",
@@ -54,6 +65,7 @@ __all__ = [
     "mckp",
     "models",
     "outcome",
+    "reproduce",
     "tuning",
 ]
 
@@ -68,6 +80,7 @@ if TYPE_CHECKING:
         mckp,
         models,
         outcome,
+        reproduce,
         tuning,
     )
     from tfalloc.data import RCTData

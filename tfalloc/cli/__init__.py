@@ -1,4 +1,4 @@
-"""The `tfalloc` command: train, evaluate, allocate, export, demo.
+"""The `tfalloc` command: train, evaluate, allocate, export, demo, reproduce.
 
 Nothing here imports TensorFlow until a command needs it, so that `tfalloc --help` is instant.
 """
