@@ -48,13 +48,9 @@ def regularised_backbone():
     )
 
 
-def normalized(strategy):
-    return train(strategy, make_trial(600), {"gradient": Integrated()})
-
-
 def several_gradients(strategy):
     gradient = [(1.0, Smoothed(temperature=0.1)), (0.5, Integrated())]
-    return train(strategy, make_trial(600), {"gradient": gradient})
+    return train(strategy, make_trial(600), {"gradient": gradient, "steps_per_execution": 2})
 
 
 def compiled(strategy):
@@ -97,15 +93,9 @@ def warm_start(strategy):
     return train(strategy, make_trial(600), {"gradient": Integrated()}, warm_start=True, epochs=2)
 
 
-def several_steps_a_call(strategy):
-    options = {"gradient": Integrated(), "steps_per_execution": 2}
-    return train(strategy, make_trial(600), options)
-
-
 TRAININGS = {
     training.__name__: training
     for training in (
-        normalized,
         several_gradients,
         compiled,
         paper_scale,
@@ -116,12 +106,11 @@ TRAININGS = {
         regularised,
         doubly_robust,
         warm_start,
-        several_steps_a_call,
     )
 }
 
 
-def train(strategy, data, options, backbone=None, fit_on=None, epochs=3, batch_size=200, **fit):
+def train(strategy, data, options, backbone=None, fit_on=None, epochs=2, batch_size=200, **fit):
     """Everything that a training leaves behind, as lists."""
     settings = {"goal_weight": 1.0, "budget": (0.2, 0.4), "jit_compile": False, **options}
     with strategy.scope():

@@ -13,6 +13,8 @@ from tfalloc import datasets, export
 from tfalloc.reproduce import coin, coin_report
 from tfalloc.reproduce.learner import Learner
 
+pytestmark = pytest.mark.slow
+
 SEEDS = 2
 FAST = coin.FAST
 

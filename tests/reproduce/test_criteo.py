@@ -11,6 +11,8 @@ from tfalloc.evaluation import aucc, aucc_score
 from tfalloc.reproduce import comparison, criteo
 from tfalloc.reproduce.criteo_report import CONTROL
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):

@@ -8,6 +8,8 @@ from tfalloc import datasets
 from tfalloc.evaluation import oracle_curve
 from tfalloc.reproduce import synthetic
 
+pytestmark = pytest.mark.slow
+
 SEEDS = 3
 
 
