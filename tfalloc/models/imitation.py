@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from tfalloc.data import RCTData
 from tfalloc.models import replicas
+from tfalloc.models.fitting import EpochLogs
 from tfalloc.models.inputs import as_batches
 from tfalloc.models.step import GoalStep
 
@@ -123,6 +124,7 @@ def imitate(
             replicas.by_rows(batches),
             epochs=epochs,
             steps_per_epoch=steps,
+            callbacks=[EpochLogs(None)],
             shuffle=False,  # the batches are shuffled already
             verbose=verbose,
         )
