@@ -9,22 +9,25 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.interpolate import BSpline
 from scipy.optimize import minimize
 
 from tests.models.trials import RISING, trial
 from tfalloc.models.heads import Heads, check_loss
 from tfalloc.models.heads.families import Arms, Scales, row_loss
 from tfalloc.models.heads.links import isotonic
+from tfalloc.models.heads.spline import spline_basis
 
 RESPONSES = ("binary", "nonnegative", "hurdle", "real")
 COSTS = ("binary", "nonnegative", "hurdle", "constant", "on_response")
 KINDS = [
     (parameterisation, monotone, response, cost)
     for parameterisation, monotone, response, cost in itertools.product(
-        ("independent", "marginal"), (False, True), RESPONSES, COSTS
+        ("independent", "marginal", "spline"), (False, True), RESPONSES, COSTS
     )
+    if not (monotone and parameterisation == "spline")
     if cost != "on_response"
-    or (response != "real" and (monotone or parameterisation == "independent"))
+    or (response != "real" and (monotone or parameterisation != "marginal"))
 ]
 AMOUNTS = [0.0, 1.0, 2.0, 4.0, 5.0]
 
@@ -87,6 +90,35 @@ def test_arms_without_any_response_start_and_learn_from_zero():
             rows = heads.errors(raw, [0, 0, 1, 4], [0.0, 3.0, 0.0, 2.0], [0.0, 0.0, 2.0, 1.0])
             loss = tf.add_n([tf.reduce_sum(x) for x in rows.values()])
         assert np.isfinite(loss) and np.all(np.isfinite(tape.gradient(loss, raw)))
+
+
+@pytest.mark.parametrize("arms", [7, 10, 30, 101])
+def test_spline_basis_is_scipys(arms):
+    knots = np.concatenate([np.zeros(3), np.linspace(0, 1, 4), np.ones(3)])
+    expected = BSpline.design_matrix(np.linspace(0, 1, arms), knots, 3).toarray()
+    np.testing.assert_allclose(spline_basis(arms), expected, atol=1e-12)
+
+
+def test_spline_heads_of_many_arms_start_at_smoothed_rates():
+    true_rates = 0.1 + 0.5 * np.sin(np.linspace(0, 1.4, 20))
+    for response in ("binary", "nonnegative", "hurdle", "real"):
+        data = trial(response, "nonnegative", true_rates, rows=4_000)
+        heads = Heads(20, response, "nonnegative", "spline")
+        parts = {"hurdle": 2}.get(response, 1) + 1
+        assert heads.num_outputs == 6 * parts
+        heads.start_from(data.arm_moments("response"), data.arm_moments("cost"))
+        found = heads(np.zeros((1, heads.num_outputs)))["response"][0].numpy()
+        means = data.arm_moments("response").mean
+        # Nearer to the curve behind the rates than 200 rows an arm are: it is shared by all arms.
+        assert np.abs(np.diff(found, 2)).max() < 0.3 * np.abs(np.diff(means, 2)).max()
+        assert np.corrcoef(found, true_rates)[0, 1] > 0.97
+        raw = np.random.default_rng(0).normal(size=(1, heads.num_outputs))
+        assert np.all(np.isfinite(heads(raw)["response"]))
+
+
+def test_spline_heads_refuse_monotone():
+    with pytest.raises(ValueError, match="heads='spline' with monotone=True"):
+        Heads(10, "binary", "binary", "spline", monotone=True)
 
 
 # What always holds ----------------------------------------------------------------------------

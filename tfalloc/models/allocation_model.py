@@ -14,6 +14,7 @@ import keras
 
 from tfalloc.data.preprocessing import build_preprocessor
 from tfalloc.models import imitation, replicas
+from tfalloc.models.encoding import check_bins
 from tfalloc.models.goal_model import GoalModel
 from tfalloc.models.heads import (
     Heads,
@@ -23,8 +24,8 @@ from tfalloc.models.heads import (
     check_trial,
     choose_cost_family,
 )
-from tfalloc.models.inputs import as_batches, as_trial_data
-from tfalloc.models.networks import build_network
+from tfalloc.models.inputs import as_batches, as_trial_data, sample_matrix
+from tfalloc.models.networks import build_network, encoding_of
 
 
 @keras.saving.register_keras_serializable(package="tfalloc")
@@ -40,7 +41,8 @@ class AllocationModel(GoalModel):
         arms in the order of their cost: response and cost of the cheapest, then from arm to arm a
         marginal cost (positive) and a return per unit of it, the price at which a user is
         upgraded. It learns differences themselves, which independent heads drown in the noise of
-        two predictions; its response may leave its range by a little.
+        two predictions; its response may leave its range by a little. Or "spline", for many arms
+        in the order of their dose: curves over the arms, from few outputs.
       response_head: "binary" (cross entropy), "nonnegative" (squared error or Poisson), "hurdle"
         (zero for most users and heavy-tailed for the rest, as revenue: whether, then how much),
         "real" (may be negative). None: "binary" if all responses are 0 or 1, "nonnegative" if
@@ -54,6 +56,11 @@ class AllocationModel(GoalModel):
         whatever the weights; arms whose rates do not in the trial start at isotonic ones.
       cost_amounts: [K], cost per response in each arm, for "on_response": cost = amount times
         predicted response, with no output and no loss of its own.
+      bins: number of bins of a piecewise-linear encoding of every preprocessed feature, beside the
+        features themselves; 16 is usual. It shows a network the thresholds that trees find by
+        themselves. None: without.
+      linear: whether to add a linear path from features (and their bins) to the outputs, around
+        the backbone ("wide and deep"): the network then starts as a logistic regression does.
       preprocessor: Keras model from raw features to [batch, num_features]; None: built from the
         training rows by `fit` (or `adapt`).
       num_features: builds the network at once for a plain matrix without preprocessing.
@@ -86,6 +93,8 @@ class AllocationModel(GoalModel):
         cost_head: str | None = None,
         monotone: bool = False,
         cost_amounts: Any = None,
+        bins: int | None = None,
+        linear: bool = False,
         preprocessor: keras.Model | None = None,
         num_features: int | None = None,
         seed: int = 0,
@@ -99,6 +108,7 @@ class AllocationModel(GoalModel):
         )
         self.num_treatments = num_treatments
         self.backbone = backbone
+        self.bins, self.linear = check_bins(bins), bool(linear)
         self.heads, self.monotone = heads, bool(monotone)
         self.seed = seed
         self.preprocessor = preprocessor
@@ -141,6 +151,9 @@ class AllocationModel(GoalModel):
                 self.preprocessor = build_preprocessor(data)
             with self.distribute_strategy.scope():
                 self._assemble(self.preprocessor.output_shape[-1], families)
+        encoding = encoding_of(self.network)
+        if encoding is not None and not encoding.fitted:
+            encoding.fit(sample_matrix(data, self.preprocessor, self.seed))
         self.outcome_heads.start_from(data.arm_moments("response"), data.arm_moments("cost"))
 
     def _assemble(self, num_features: int, families: dict[str, str]) -> None:
@@ -153,7 +166,14 @@ class AllocationModel(GoalModel):
             name="outcome_heads",
         )
         heads.use_losses(**self._outcome_losses)
-        network = build_network(num_features, heads.num_outputs, self.backbone, seed=self.seed)
+        network = build_network(
+            num_features,
+            heads.num_outputs,
+            self.backbone,
+            bins=self.bins,
+            linear=self.linear,
+            seed=self.seed,
+        )
         if self.preprocessor is not None:
             # It runs in the input pipeline: string look-ups must not keep XLA from the step.
             for layer in self.preprocessor.layers:
@@ -266,6 +286,9 @@ class AllocationModel(GoalModel):
         shape.pop("name")
         copy = type(self).from_config(shape)
         copy.outcome_heads.set_weights(self.outcome_heads.get_weights())
+        encoding, its = encoding_of(self.network), encoding_of(copy.network)
+        if encoding is not None and its is not None:
+            its.set_weights(encoding.get_weights())
         optimizer = type(self.optimizer).from_config(self.optimizer.get_config())
         copy.compile(optimizer, jit_compile=bool(self.jit_compile), **self._outcome_losses)
         return copy
@@ -341,6 +364,8 @@ class AllocationModel(GoalModel):
             "cost_head": self._families["cost"],
             "monotone": self.monotone,
             "cost_amounts": None if self.cost_amounts is None else list(self.cost_amounts),
+            "bins": self.bins,
+            "linear": self.linear,
             "preprocessor": preprocessor,
             "num_features": None if self.network is None else self.num_features,
             "seed": self.seed,

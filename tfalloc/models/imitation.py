@@ -43,8 +43,7 @@ class Pupil(GoalStep):
     def __init__(self, model: Any):
         super().__init__(dtype=model.dtype_policy)
         self.network, self.seed = model.network, model.seed
-        self._num_treatments = model.num_treatments
-        self._received_losses = model._prediction_losses
+        self._heads = model.outcome_heads
         self.built = True
 
     def _choose_losses(self, **outcome_losses: str | None) -> None:
@@ -54,15 +53,11 @@ class Pupil(GoalStep):
         self, raw: Any, targets: dict[str, Any], sample_weight: Any
     ) -> dict[str, Any]:
         """Every row counts once for each arm, as if it had received it."""
-        arms = self._num_treatments
-        every = {name: tf.reshape(x, [-1]) for name, x in targets.items()}
-        every["treatment"] = tf.tile(tf.range(arms), [tf.shape(raw)[0]])
-        if sample_weight is not None:
-            sample_weight = tf.repeat(sample_weight, arms)
-        losses: dict[str, Any] = self._received_losses(
-            tf.repeat(raw, arms, axis=0), every, sample_weight
-        )
-        return losses
+        rows = self._heads.errors_of_every_arm(raw, targets["response"], targets["cost"])
+        return {
+            f"{name}_loss": replicas.mean(tf.reduce_mean(errors, axis=1), sample_weight)
+            for name, errors in rows.items()
+        }
 
 
 def imitate(

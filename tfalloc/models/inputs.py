@@ -12,6 +12,7 @@ from tfalloc.data import RCTData
 
 TARGETS = ("treatment", "response", "cost")
 _ADAPT_ROWS = 1_000_000
+_SAMPLE_ROWS = 100_000  # enough for quantiles
 
 
 def as_trial_data(x: Any, y: Any = None, sample_weight: Any = None) -> RCTData:
@@ -96,6 +97,13 @@ def as_batches(
         return (matrix, *rest) if targets and rest else matrix
 
     return x.map(prepare, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+
+
+def sample_matrix(data: RCTData, preprocessor: keras.Model | None, seed: int) -> np.ndarray:
+    """The feature matrix of up to 100,000 random rows, [N, num_features]."""
+    batch = min(len(data), 10_000)
+    batches = as_batches(data, preprocessor, batch, targets=False, shuffle=True, seed=seed)
+    return np.concatenate(list(batches.take(_SAMPLE_ROWS // batch).as_numpy_iterator()))
 
 
 def _columns(features: Any) -> Any:

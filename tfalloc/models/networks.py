@@ -8,9 +8,11 @@ from typing import Any
 import keras
 
 from tfalloc.models import replicas
+from tfalloc.models.encoding import PiecewiseLinear
 
 PRESETS = {"paper": (512, 256, 128, 64), "small": (16,)}
 HEAD_UNITS = 32
+ENCODING = "encoding"
 # Batches are large and steps few: with Keras' .99 the averages used for prediction would still be
 # near their initial values after an epoch.
 NORM_MOMENTUM = 0.9
@@ -88,9 +90,13 @@ def build_network(
     num_outputs: int,
     backbone: str | Sequence[int] | keras.Model | None = None,
     *,
+    bins: int | None = None,
+    linear: bool = False,
     seed: int | None = None,
 ) -> keras.Model:
     """A functional model from features to one raw output for each head.
+
+        raw = heads(trunk(x)) + x W,    x = features, or with bins [features, their encoding]
 
     Args:
       num_features: width of the feature matrix.
@@ -98,16 +104,25 @@ def build_network(
       backbone: None or "paper" (512-256-128-64, ReLU then batch normalisation, He
         initialisation), "small" (16 units), widths of layers made likewise, (64, 32), or any Keras
         model from [batch, num_features] to [batch, width].
+      bins: of every feature's piecewise-linear encoding (`PiecewiseLinear`), appended to the
+        features; None: without.
+      linear: whether to add a linear path around trunk and heads, 0 at first.
       seed: of the initial weights.
 
     Returns:
       A model with output [batch, R], near 0 at first.
 
     Raises:
-      ValueError: if `backbone` is not known or does not fit `num_features`.
+      ValueError: if `backbone` is not known or does not fit the features, or `bins` is below 2.
+
+    Source: the linear path, Cheng et al. 2016, "Wide & Deep Learning for Recommender Systems".
     """
     features = keras.Input((num_features,), name="features")
-    trunk = features
+    encoded = features
+    if bins is not None:
+        encoding = PiecewiseLinear(bins, name=ENCODING)(features)
+        encoded = keras.layers.Concatenate(name="encoded")([features, encoding])
+    trunk = encoded
     if backbone is None or isinstance(backbone, (str, list, tuple)):
         for layer, width in enumerate(_units(backbone)):
             initial = keras.initializers.HeNormal(None if seed is None else seed + layer)
@@ -118,16 +133,25 @@ def build_network(
     else:
         given: Any = backbone
         expected = given.input_shape[-1]
-        if expected is not None and expected != num_features:
+        width = encoded.shape[-1]
+        if expected is not None and expected != width:
+            after = "preprocessing" if bins is None else f"preprocessing and bins={bins}"
             raise ValueError(
-                f"backbone takes {expected} features, but the data have {num_features} after "
-                "preprocessing; build it with "
-                f"keras.Input(({num_features},))."
+                f"backbone takes {expected} features, but the data have {width} after {after}; "
+                f"build it with keras.Input(({width},))."
             )
-        trunk = given(features)
+        trunk = given(encoded)
     head_seed = None if seed is None else seed + 1000
     raw = ParallelHeads(num_outputs, seed=head_seed, name="heads")(trunk)
+    if linear:
+        path = keras.layers.Dense(num_outputs, kernel_initializer="zeros", name="linear")(encoded)
+        raw = keras.layers.Add(name="raw")([raw, path])
     return keras.Model(features, raw, name="network")
+
+
+def encoding_of(network: keras.Model) -> PiecewiseLinear | None:
+    """The network's piecewise-linear encoding, if it was built with `bins`."""
+    return next((layer for layer in network.layers if layer.name == ENCODING), None)
 
 
 def _units(backbone: str | Sequence[int] | None) -> Sequence[int]:

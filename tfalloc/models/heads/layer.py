@@ -14,8 +14,10 @@ from tfalloc.models.heads.families import CUT, Arms, Scales, check_loss, receive
 from tfalloc.models.heads.independent import Independent
 from tfalloc.models.heads.marginal import Marginal
 from tfalloc.models.heads.setup import Setup, check_setup
+from tfalloc.models.heads.spline import Spline
 
 OUTCOMES = ("response", "cost")
+KINDS: dict[str, Any] = {"independent": Independent, "marginal": Marginal, "spline": Spline}
 
 
 @keras.saving.register_keras_serializable(package="tfalloc")
@@ -26,7 +28,7 @@ class Heads(keras.layers.Layer):
       num_treatments: K.
       response: "binary", "nonnegative", "hurdle" or "real".
       cost: "binary", "nonnegative", "hurdle", "constant" or "on_response".
-      parameterisation: "independent" or "marginal".
+      parameterisation: "independent", "marginal" or "spline".
       monotone: whether response and cost increase from arm to arm.
       cost_amounts: [K], cost of a response in each arm ("on_response" only).
 
@@ -60,8 +62,7 @@ class Heads(keras.layers.Layer):
             num_treatments, parameterisation, response, cost, monotone, cost_amounts
         )
         self.setup = Setup(num_treatments, parameterisation, response, cost, monotone, amounts)
-        kind = Marginal if parameterisation == "marginal" else Independent
-        self._outcomes: Independent | Marginal = kind(self.setup)
+        self._outcomes: Independent | Marginal = KINDS[parameterisation](self.setup)
         self.num_outputs = sum(self._outcomes.sizes.values())
         self._row_losses: dict[str, str | None] = {}
         self._started = self.add_weight(
@@ -167,14 +168,30 @@ class Heads(keras.layers.Layer):
             if self._row_losses[name] == "lognormal":
                 table = tf.convert_to_tensor(self._log_spread[name])
                 spread = received(Arms(table[None, :]), treatment).mean
-            rows[name] = row_loss(
-                self._row_losses[name],
-                received(arms[name], treatment),
-                tf.cast(outcome, tf.float32),
-                Scales(*tf.unstack(tf.convert_to_tensor(self._scales[name]))),
-                spread,
-            )
+            rows[name] = self._errors(name, received(arms[name], treatment), outcome, spread)
         return rows
+
+    def errors_of_every_arm(self, raw: Any, response: Any, cost: Any) -> dict[str, Any]:
+        """Loss of each row on each arm, as if it had received it; not for "hurdle" outcomes.
+
+        Args:
+          raw: [batch, num_outputs].
+          response: [batch, K], means or outcomes.
+          cost: [batch, K], per user.
+
+        Returns:
+          {"response": [batch, K], "cost": [batch, K]}, float32.
+        """
+        arms = self._arms(raw)
+        return {
+            name: self._errors(name, arms[name], outcome)
+            for name, outcome in (("response", response), ("cost", cost))
+        }
+
+    def _errors(self, name: str, arms: Arms, outcome: Any, spread: Any = None) -> Any:
+        scales = Scales(*tf.unstack(tf.convert_to_tensor(self._scales[name])))
+        outcome = tf.cast(outcome, tf.float32)
+        return row_loss(self._row_losses[name], arms, outcome, scales, spread)
 
     def _arms(self, raw: Any) -> dict[str, Arms]:
         sizes = self._outcomes.sizes

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfalloc.models.heads.families import COST_HEADS, LOSSES, RESPONSE_HEADS
 
-PARAMETERISATIONS = ("independent", "marginal")
+PARAMETERISATIONS = ("independent", "marginal", "spline")
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ def check_setup(
                 f"{argument}={value!r} is not known; expected one of {names}"
                 f"{' or None' if None in known else ''}."
             )
+    if parameterisation == "spline" and monotone:
+        raise ValueError(
+            "heads='spline' with monotone=True: its curves may fall; use heads='independent' or "
+            "heads='marginal', or leave monotone out."
+        )
     marginal = parameterisation == "marginal"
     if marginal and num_treatments < 2:
         raise ValueError(
