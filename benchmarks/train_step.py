@@ -5,8 +5,8 @@
 Prints, for K = 2 and 30 with the paper's network: the compiled train step with each gradient
 against the same step with goal_weight = 0; the gradient alone; finite differences per entry
 against brute-force Eq. 8 with a compiled Algorithm 1; and Q against the direct loop of Algorithm 1.
-The limits: for a step, the two-stage step; for Q, one pass that reads v and c (`growth.py` has the
-gradients' distance from theirs at many sizes).
+The limits: for a step, the two-stage step; for Q and for a gradient alone, one pass that reads v
+and c, memory bandwidth (`growth.py` has the distances at many sizes).
 Steps of the competitors alternate, so that a change of the machine's speed hits all alike; figures
 are medians.
 """
@@ -175,6 +175,8 @@ def main() -> None:
             "gradient_seconds": alone,
             "q_seconds": q,
             "q_speedup": q["direct"] / q["ours"],
+            "q_passes": q["ours"] / q["one pass"],
+            "gradient_passes": {n: s / q["one pass"] for n, s in alone.items()},
             # Eq. 8 needs two runs of Algorithm 1 for each entry of v and c.
             "fd_speedup_over_brute_force": 2 * entries * q["direct"] / fd,
             "fd_microseconds_per_entry": 1e6 * fd / entries,
@@ -186,14 +188,18 @@ def main() -> None:
                 f"{result['train_step_ratio'][name]:5.2f} x two-stage"
             )
         for name, seconds in alone.items():
-            print(f"  alone, {name:23s} {1e3 * seconds:8.2f} ms")
+            passes = result["gradient_passes"][name]
+            print(
+                f"  alone, {name:23s} {1e3 * seconds:8.2f} ms   {passes:5.1f} passes over v and c"
+            )
         print(
             "  finite differences against brute force   "
             f"{result['fd_speedup_over_brute_force']:12,.0f} x"
         )
         print(
             f"  Q: ours {1e3 * q['ours']:.2f} ms, direct loop {1e3 * q['direct']:.2f} ms: "
-            f"{result['q_speedup']:.1f} x; one pass over v and c {1e3 * q['one pass']:.2f} ms"
+            f"{result['q_speedup']:.1f} x; {result['q_passes']:.1f} passes over v and c "
+            f"({1e3 * q['one pass']:.2f} ms)"
         )
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

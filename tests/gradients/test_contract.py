@@ -1,11 +1,28 @@
 """One contract for all gradients: shape, dtype, finite, repeatable, eager = graph = XLA."""
 
+import math
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.oracles.trials import believable_trial
 from tfalloc import gradients
+
+
+def doubly_robust(v, c, *rest, **kwargs):
+    """Smoothed with a model of outcomes, constant over rows."""
+    arms = tf.range(1.0, tf.cast(tf.shape(v)[1] + 1, tf.float32))
+    model = 0.2 * arms + tf.zeros_like(v, tf.float32), 0.3 * arms + tf.zeros_like(c, tf.float32)
+    return gradients.Smoothed(temperature=0.05)(v, c, *rest, outcome_model=model, **kwargs)
+
+
+def with_baseline(v, c, treatment, response, cost, *rest, **kwargs):
+    """Integrated over outcomes less a function of features."""
+    baseline = 0.1 + tf.zeros_like(response), 0.2 + tf.zeros_like(cost)
+    gradient = gradients.Integrated(prices=(0.0, 2.0))
+    return gradient(v, c, treatment, response, cost, *rest, baseline=baseline, **kwargs)
+
 
 GRADIENTS = {
     "nes": gradients.NES(sigma=0.02, num_directions=400),
@@ -18,6 +35,9 @@ GRADIENTS = {
     "integrated": gradients.Integrated(),
     "integrated_drp": gradients.Integrated(weight="drp", prices=(0.0, 4.0)),
     "integrated_budget": gradients.Integrated(weight="budget"),
+    "nes_separate": gradients.NES(sigma=0.02, num_directions=400, joint=False),
+    "smoothed_doubly_robust": doubly_robust,
+    "integrated_baseline": with_baseline,
 }
 
 
@@ -48,10 +68,13 @@ class TestContract:
         two = GRADIENTS[name](*arguments(trial, dtype), 0.25, seed=(1, 2))
         np.testing.assert_array_equal(one.d_response, two.d_response)
 
-    @pytest.mark.parametrize("jit_compile", [False, True])
-    def test_compiled_with_unknown_batch(self, name, dtype, trial, jit_compile):
+    @pytest.mark.parametrize(
+        ("batch", "jit_compile"), [("unknown", False), ("unknown", True), ("static", True)]
+    )
+    def test_compiled(self, name, dtype, trial, jit_compile, batch):
         args = arguments(trial, dtype)
-        spec = [tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in args]
+        rows = None if batch == "unknown" else len(trial.t)
+        spec = [tf.TensorSpec([rows, *a.shape[1:]], a.dtype) for a in args]
         call = tf.function(
             lambda *a: GRADIENTS[name](*a, 0.25, seed=(1, 2)),
             input_signature=spec,
@@ -87,3 +110,60 @@ class TestContract:
             args[0] += 0.01 * tf.sign(result.d_response)
             args[1] += 0.01 * tf.sign(result.d_cost)
         assert float(result.goal) > start + 0.02
+
+
+@pytest.mark.parametrize("jit_compile", [None, False, True])
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_no_rows_one_row_and_one_arm(name, jit_compile):
+    def call(*args):
+        return GRADIENTS[name](*args, 0.25, seed=(1, 2))
+
+    for arms in (1, 2) if jit_compile is None else (2,):
+        shapes = [None, arms], [None, arms], [None], [None], [None]
+        dtypes = tf.float64, tf.float64, tf.int32, tf.float64, tf.float64
+        spec = [tf.TensorSpec(*pair) for pair in zip(shapes, dtypes, strict=True)]
+        solve = call
+        if jit_compile is not None:
+            solve = tf.function(call, input_signature=spec, jit_compile=jit_compile)
+        for rows in (0, 1):
+            like = [tf.zeros([rows, *s.shape[1:]], s.dtype) for s in spec]
+            result = solve(like[0], like[1] + 0.5, like[2], like[3] + 1.0, like[4] + 0.5)
+            for slopes in (result.d_response, result.d_cost):
+                assert slopes.shape == (rows, arms)
+                assert np.all(np.isfinite(slopes))
+            if rows == 0:
+                assert np.isnan(result.goal)
+            else:
+                # One arm, or two that are equal: the first, received, is assigned at any price.
+                assert float(result.goal) == 1.0
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_integer_predictions_do_not_round_the_gradient(name):
+    v, c = np.array([[1, 2], [0, 4], [0, 2], [1, 3]]), np.array([[0, 4]] * 4)
+    t, y, z = [1, 0, 0, 1], np.array([1.0, 0.5, 0.0, 0.5]), np.array([4.0, 0.0, 0.0, 4.0])
+    whole = GRADIENTS[name](v, c, t, y, z, 1.5, seed=(1, 2))
+    real = GRADIENTS[name](v.astype(float), c.astype(float), t, y, z, 1.5, seed=(1, 2))
+    for one, other in zip(whole, real, strict=True):
+        assert one.dtype == tf.float64
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"budget": math.inf}, "expected a finite cost per user"),
+        ({"budget": [0.2, 0.3]}, r"shape \(2,\), expected one number"),
+        ({"treatment": [0, 2]}, r"treatment\[1\] is 2 .* \[0, num_treatments=2\)"),
+        ({"response": [math.nan, 1.0]}, r"response\[0\] is nan"),
+        ({"cost": [0.0, -math.inf]}, r"cost\[1\] is -inf"),
+        ({"propensity": [0.5, 0.0]}, r"propensity\[1\] is 0"),
+    ],
+)
+def test_messages(name, change, message):
+    rows = {"treatment": [0, 1], "response": [0.0, 1.0], "cost": [0.0, 1.0], "budget": 0.25}
+    rows = {key: np.asarray(x) for key, x in {**rows, **change}.items()}
+    share = rows.pop("propensity", None)
+    with pytest.raises(ValueError, match=message):
+        GRADIENTS[name](np.eye(2), np.eye(2), *rows.values(), propensity=share, seed=(1, 2))

@@ -71,7 +71,7 @@ def dyadic_trials(draw):
     )
 
 
-@settings(max_examples=100)
+@settings(max_examples=300)
 @given(dyadic_trials(), eighths, st.sampled_from([0.5, 1.0, 4.0]), st.integers(1, 8), eighths)
 def test_every_entry_equals_brute_force_on_ties(trial, budget, alpha_max, iterations, h):
     h = max(h, 1 / 16)

@@ -211,6 +211,25 @@ def test_chunks_do_not_matter(chunk):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("arms", [2, 30])
+def test_memory_does_not_grow_with_the_number_of_directions(arms):
+    """How many directions are held at once: what depends on their number is how often it loops."""
+
+    class Held(Exception):
+        pass
+
+    def stop(e, d):
+        raise Held(tuple(e.shape), tuple(d.shape))
+
+    def held(pairs):
+        with pytest.raises(Held) as caught:
+            _directions.estimate(stop, tf.constant([arms, 10_000]), pairs, (1, 2))
+        return caught.value.args
+
+    assert held(100) == held(1_000) == held(1_000_000)
+    assert max(np.prod(shape) for shape in held(1_000_000)) <= 300_000
+
+
 def probit_trial():
     """At the one price .5 row 0 is always matched, rows 1 and 2 by the toss of the noise."""
     v = np.array([[0.1, 5.0], [0.2, 0.63], [0.3, 0.69]])

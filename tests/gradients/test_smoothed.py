@@ -85,6 +85,66 @@ def small_trial(arms, rows=10, seed=0):
     return trial, models
 
 
+def implicit_goal(v, c, trial, alpha, budget, kind, scales, models):
+    """The smoothed V as a function that TensorFlow can differentiate, alpha held by C = budget.
+
+    One Newton step from a solution stays there, and moves with v and c as the solution does:
+    alpha - (C(alpha; v, c) - budget) / C'(alpha), with alpha and C' constants.
+    """
+    t, y, z, w = (tf.constant(x) for x in (trial.t, trial.y, trial.z, trial.w))
+
+    def estimates(alpha):
+        m = v - alpha * c
+        if kind == "softmax":
+            p = tf.nn.softmax(m / scales[0], axis=1)
+        else:
+            x = tf.constant(9 * NODES)
+            spread = tf.sqrt(scales[0] ** 2 + (alpha * scales[1]) ** 2)
+            lead = (m[:, :, None] - m[:, None, :]) / spread
+            below = 0.5 * tf.math.erfc(-(lead[..., None] + x) / math.sqrt(2.0))
+            own = tf.eye(m.shape[1], dtype=tf.float64)[None, :, :, None]
+            p = tf.reduce_prod(below * (1.0 - own) + own, axis=2)
+            p = tf.reduce_sum(9 * NODE_WEIGHTS * stats.norm.pdf(9 * NODES) * p, axis=-1)
+        matched = w * tf.gather(p, t, axis=1, batch_dims=1)
+        found = []
+        for n, outcome in enumerate((y, z)):
+            direct = 0.0
+            if models is not None:
+                direct = tf.reduce_mean(tf.reduce_sum(p * models[n], axis=1))
+                outcome = outcome - tf.gather(tf.constant(models[n]), t, axis=1, batch_dims=1)
+            found.append(direct + tf.reduce_sum(matched * outcome) / tf.reduce_sum(matched))
+        return found
+
+    with tf.GradientTape() as tape:
+        tape.watch(alpha)
+        cost = estimates(alpha)[1]
+    slope = tf.stop_gradient(tape.gradient(cost, alpha))
+    return estimates(alpha - (estimates(alpha)[1] - budget) / slope)[0]
+
+
+@pytest.mark.parametrize("doubly_robust", [False, True])
+@pytest.mark.parametrize("arms", [2, 4])
+@pytest.mark.parametrize("kind", ["softmax", "gaussian"])
+def test_equals_automatic_differentiation_with_implicit_alpha(kind, arms, doubly_robust):
+    trial, models = small_trial(arms, rows=200, seed=1)
+    models = models if doubly_robust else None
+    scales = 0.2, 0.3
+    oracle = Oracle(trial, kind, *scales, models)
+    ends = [oracle.estimates(trial.v, trial.c, alpha)[1] for alpha in (0.0, 20.0)]
+    budget = 0.6 * ends[0] + 0.4 * ends[1]
+    gradient = Smoothed(kind=kind, temperature=0.2, temperature_cost=0.3, newton_steps=30)
+    result = gradient(*trial.tensors(), budget, propensity=0.1 / trial.w, outcome_model=models)
+    v, c = tf.constant(trial.v), tf.constant(trial.c)
+    alpha = tf.constant(oracle.alpha(trial.v, trial.c, budget), tf.float64)
+    with tf.GradientTape() as tape:
+        tape.watch([v, c])
+        goal = implicit_goal(v, c, trial, alpha, budget, kind, scales, models)
+    expected = tape.gradient(goal, [v, c])
+    for slopes, exact in zip((result.d_response, result.d_cost), expected, strict=True):
+        np.testing.assert_allclose(slopes, exact, atol=1e-7 * np.abs(exact).max() + 1e-12)
+        assert np.abs(exact).max() > 1e-4
+
+
 @pytest.mark.parametrize("doubly_robust", [False, True])
 @pytest.mark.parametrize("arms", [2, 3])
 @pytest.mark.parametrize("kind", ["softmax", "gaussian"])

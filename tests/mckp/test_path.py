@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.mckp.problems import dyadic, smooth
 from tests.oracles import mckp as oracle
-from tfalloc.mckp import hull, order, path
+from tfalloc.mckp import hull, order, path, solve
 
 
 @settings(max_examples=150, deadline=None)
@@ -79,6 +79,41 @@ def test_equals_linear_programs_at_and_between_all_vertices(n, k):
         # The solver gets room for rounding at the start, where only one point is feasible.
         found = oracle.relaxed_optimum(value, cost, budget + 1e-12)
         assert curve.value_at(budget) == pytest.approx(found, abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(dyadic(max_rows=4, max_arms=4))
+def test_equals_linear_programs_at_all_vertices_where_there_are_ties(problem):
+    value, cost = problem
+    curve = path(value, cost)
+    for budget in curve.cost:
+        found = oracle.relaxed_optimum(value, cost, budget + 1e-12)
+        assert curve.value_at(budget) == pytest.approx(found, abs=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "int32"])
+def test_tensors_are_taken_as_arrays_are(dtype):
+    import tensorflow as tf
+
+    value, cost = (tf.cast(16 * x, dtype) for x in smooth(9, 40, 4))
+    whole = [np.asarray(tf.cast(x, "float64")) for x in (value, cost)]
+    for got, want in zip(path(value, cost), path(*whole)):
+        np.testing.assert_array_equal(got, want)
+    budget = float(whole[1].mean())
+    one = solve(tf.Variable(value), cost, budget=tf.constant(budget, tf.float64))
+    two = solve(*whole, budget=budget)
+    np.testing.assert_array_equal(one.treatment, two.treatment)
+    assert one[1:] == two[1:]
+
+
+def test_graph_tensors_are_refused_by_name():
+    import tensorflow as tf
+
+    value, cost = smooth(9, 4, 2)
+    with pytest.raises(ValueError, match="value is a tensor of a graph.*numpy_function"):
+        tf.function(lambda x: path(x, cost).alpha)(tf.constant(value))
+    with pytest.raises(ValueError, match="cost has rows of several lengths"):
+        path(value, [[1.0], [1.0, 2.0]])
 
 
 def test_duplicates_take_the_first_arm_and_straight_hulls_every_arm():

@@ -42,6 +42,46 @@ def solve(v, c, t, y, z, w, budget, alpha_max, iterations, tolerance=0.0):
     return value / weight, alpha, excess / weight + budget, matched, False
 
 
+def nary(v, c, t, y, z, w, budget, alpha_max, rounds, num_points, tolerance=0.0):
+    """n points a round; the bracket ends at the first one not above the budget.
+
+    Returns (Q, alpha, cost, matched, converged), as `solve`.
+    """
+    low, high = 0.0, alpha_max
+    for _ in range(rounds):
+        for n in range(1, num_points + 1):
+            alpha = low + (high - low) * (n / (num_points + 1))
+            excess, weight, value, matched = matched_sums(v, c, t, y, z, w, alpha, budget)
+            if matched and abs(excess) <= tolerance * weight:
+                return value / weight, alpha, excess / weight + budget, matched, True
+            if not excess > 0:
+                break
+        else:
+            n = num_points + 1
+        step = (high - low) / (num_points + 1)
+        low, high = low + step * (n - 1), low + step * n
+    if not matched:
+        return math.nan, alpha, math.nan, 0, False
+    return value / weight, alpha, excess / weight + budget, matched, False
+
+
+def horvitz_thompson(v, c, t, y, z, w, budget, alpha_max, iterations):
+    """Algorithm 1 on sums over S divided by the number of all rows. As `solve`."""
+    low, high, rows = 0.0, alpha_max, len(t)
+    for _ in range(iterations):
+        alpha = (low + high) / 2
+        cost, _, value, matched = matched_sums(v, c, t, y, z, w, alpha, 0.0)
+        if cost == rows * budget:
+            return value / rows if matched else math.nan, alpha, budget, matched, True
+        if cost > rows * budget:
+            low = alpha
+        else:
+            high = alpha
+    if not matched:
+        return math.nan, alpha, math.nan, 0, False
+    return value / rows, alpha, cost / rows, matched, False
+
+
 def finite_difference(v, c, t, y, z, w, budget, alpha_max, iterations, h, h_cost, tolerance=0.0):
     """Eq. 8 by brute force: two runs of Algorithm 1 for every entry of v and of c."""
 

@@ -68,9 +68,10 @@ def nary(trial, model, budget, alpha_max, rounds, num_points):
         above = [cost is not None and cost > Fraction(budget) for _, cost, _ in outcomes]
         stop = above.index(False) if False in above else num_points
         hit = next((n for n in range(num_points) if outcomes[n][1] == Fraction(budget)), None)
-        at = min(stop, num_points - 1) if hit is None else min(hit, stop, num_points - 1)
+        inside = hit is not None and hit <= stop
+        at = hit if inside else min(stop, num_points - 1)
         value, cost, _ = outcomes[at]
-        if hit is not None:
+        if inside:
             break
         bracket = [low, *points, high]
         low, high = bracket[stop], bracket[stop + 1]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfalloc.gradients._prices import Prices
-from tfalloc.outcome._trial import Tensor, Trial
+from tfalloc.outcome._trial import Tensor, Trial, as_float64
 from tfalloc.outcome.intervals import received, rivals
 
 _GAP = 0.01  # default of min_cost_gap, in mean spreads of predicted cost
@@ -96,7 +96,7 @@ def integrate(
 
 
 def _row(baseline: Tensor, like: tf.Tensor) -> tf.Tensor:
-    column = tf.cast(tf.convert_to_tensor(baseline), tf.float64)
+    column = as_float64(baseline)
     if column.shape.rank != 1 or not column.shape.is_compatible_with(like.shape):
         raise ValueError(
             f"baseline must be two columns of shape [batch] = {like.shape}; "

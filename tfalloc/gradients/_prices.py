@@ -88,6 +88,8 @@ def highest_price(value: tf.Tensor, price: tf.Tensor) -> tf.Tensor:
     gain = tf.math.divide_no_nan(value - base, extra)  # 0 for the cheapest arm itself
     last = tf.reduce_max(gain, axis=1)
     spend = tf.gather(extra, tf.argmax(gain, axis=1), axis=1, batch_dims=1)
+    # A row that buys nothing changes nothing, and lets a batch without rows pass.
+    last, spend = (tf.concat([[tf.zeros((), tf.float64)], x], axis=0) for x in (last, spend))
     order = tf.argsort(last)
     below = tf.cumsum(tf.gather(spend, order))
     enough = tf.cast(below >= (1.0 - _TAIL) * below[-1], tf.int32)

@@ -159,8 +159,8 @@ def differences(open_: tf.Tensor, solved: Solved, steps: Steps) -> tf.Tensor:
         # The n-th open probe: its row of [2B, K] by binary search, its column by counting.
         nth = start + tf.range(_CHUNK)
         row = _first_above(up_to_row, nth)
-        rank = nth - tf.gather(up_to_row, row) + tf.gather(per_row, row)
-        count = tf.gather(open_, row)
+        rank = nth - _take(up_to_row, row) + _take(per_row, row)
+        count = _take(open_, row)
         seen = tf.cumsum(count, axis=1)
         column = tf.reduce_sum(tf.cast(seen <= rank[:, tf.newaxis], tf.int32), axis=1)
         column = tf.minimum(column, width - 1)
@@ -176,6 +176,13 @@ def differences(open_: tf.Tensor, solved: Solved, steps: Steps) -> tf.Tensor:
     return tf.reshape(found[:-1], shape)
 
 
+def _take(x: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """x[index] along the first axis. XLA mistakes the shape of what it takes from nothing: an empty
+    x gets a row that nobody reads, any other x a padding of width 0, which costs nothing."""
+    missing = tf.cast(tf.equal(tf.shape(x)[0], 0), tf.int32)
+    return tf.gather(tf.pad(x, [[0, missing]] + [[0, 0]] * (x.shape.rank - 1)), index)
+
+
 def _first_above(ascending: tf.Tensor, queries: tf.Tensor) -> tf.Tensor:
     """Index of the first element above each query (clamped to the last): `tf.searchsorted`
     compares all pairs under XLA, this takes log2(n) gathers."""
@@ -183,7 +190,7 @@ def _first_above(ascending: tf.Tensor, queries: tf.Tensor) -> tf.Tensor:
 
     def body(low, high):
         middle = (low + high) // 2
-        above = tf.gather(ascending, middle) > queries
+        above = _take(ascending, middle) > queries
         return tf.where(above, low, middle + 1), tf.where(above, middle, high)
 
     low = tf.zeros_like(queries)
@@ -211,9 +218,9 @@ def _chunk(
     is_price = row >= batch
     i = row % batch
     here = tf.range(width)[tf.newaxis, :] == column[:, tf.newaxis]
-    value, price = tf.gather(trial.value, i), tf.gather(trial.price, i)
-    arm = tf.gather(trial.treatment, i)
-    before = TickIntervals(*(tf.gather(x, i) for x in solved.rows))
+    value, price = _take(trial.value, i), _take(trial.price, i)
+    arm = _take(trial.treatment, i)
+    before = TickIntervals(*(_take(x, i) for x in solved.rows))
 
     def probe(sign: float) -> tuple[TickIntervals, tf.Tensor]:
         moves_value, moves_price = here & ~is_price[:, tf.newaxis], here & is_price[:, tf.newaxis]
@@ -228,7 +235,7 @@ def _chunk(
     (up, up_open), (down, down_open) = probe(1.0), probe(-1.0)
     is_up = first & up_open
     mine = TickIntervals(*(tf.where(is_up, x, y) for x, y in zip(up, down, strict=True)))
-    terms = tf.gather(solved.terms.columns(), i)
+    terms = _take(solved.terms.columns(), i)
 
     def sums(tick: tf.Tensor) -> tf.Tensor:
         # Row i leaves with its old interval and returns with its new one.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfalloc.outcome._trial import Tensor, as_float64, as_trial
+from tfalloc.outcome._trial import Tensor, as_budget, as_trial
 
 
 class GoalGradient(NamedTuple):
@@ -58,15 +58,17 @@ class Gradient:
           **extra: what this gradient takes beside the trial; see its class.
 
         Returns:
-          `GoalGradient` in the dtype of `pred_response`.
+          `GoalGradient` in the dtype of `pred_response`; float64 if that is an integer.
 
         Raises:
-          ValueError: if shapes do not fit, or a seed is needed and missing.
+          ValueError: if shapes do not fit, the budget is not one finite number, or a seed is
+            needed and missing.
         """
         with tf.name_scope(type(self).__name__):
             trial = as_trial(pred_response, pred_cost, treatment, response, cost, propensity)
-            found = self._differentiate(trial, as_float64(budget), seed, **extra)
+            found = self._differentiate(trial, as_budget(budget), seed, **extra)
             dtype = tf.convert_to_tensor(pred_response).dtype
+            dtype = dtype if dtype.is_floating else tf.float64  # integers would lose all of it
             return GoalGradient(*(tf.stop_gradient(tf.cast(x, dtype)) for x in found))
 
     def extra(self, outcome_model: tuple[Tensor, Tensor]) -> dict[str, Any]:

@@ -59,9 +59,10 @@ class FiniteDifference(Gradient):
         self.step = step
         self.step_cost = step if step_cost is None else step_cost
         for name in ("step", "step_cost"):
-            if not getattr(self, name) > 0.0:
+            if not 0.0 < getattr(self, name) < float("inf"):
                 raise ValueError(
-                    f"{name}={getattr(self, name)!r}: a finite difference needs a step above 0."
+                    f"{name}={getattr(self, name)!r}: a finite difference needs a step above 0, "
+                    "and a finite one."
                 )
         if num_entries is not None and num_entries < 1:
             raise ValueError(

@@ -199,7 +199,7 @@ class Smoothed(Gradient):
         alpha = tf.where(binds, alpha, tf.zeros_like(alpha))
         here = at(alpha)
         if mu is not None or not isinstance(self.mu, str):
-            rate = tf.cast(self.mu if mu is None else mu, tf.float64)
+            rate = as_float64(self.mu if mu is None else mu)
         elif self.mu == "alpha":
             rate = alpha
         else:

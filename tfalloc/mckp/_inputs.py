@@ -40,7 +40,18 @@ def matrices(value: npt.ArrayLike, cost: npt.ArrayLike) -> tuple[Matrix, Matrix]
 
 
 def _real(x: npt.ArrayLike, name: str) -> Matrix:
-    array = np.asarray(x)
+    try:
+        array = np.asarray(x)
+    except NotImplementedError:  # TensorFlow's answer; nothing of it is imported here
+        raise ValueError(
+            f"{name} is a tensor of a graph, expected an array or an eager tensor: call this "
+            "outside of tf.function, or inside through tf.numpy_function."
+        ) from None
+    except ValueError:
+        raise ValueError(
+            f"{name} has rows of several lengths, expected a matrix: pass one column per "
+            "treatment in every row."
+        ) from None
     if array.dtype == np.float64 or array.dtype == np.float32:
         return array
     # "V" is how NumPy sees bfloat16 and the other types of ml_dtypes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +38,30 @@ def as_float64(x: Tensor) -> tf.Tensor:
     return tf.constant(np.asarray(x, np.float64))
 
 
+def as_budget(budget: Tensor) -> tf.Tensor:
+    """Converts a cost per user to a float64 scalar.
+
+    Raises:
+      ValueError: if it is not one number, or known not to be finite.
+    """
+    try:
+        amount = as_float64(budget)
+    except (TypeError, ValueError):
+        raise ValueError(f"budget={budget!r}: expected one number, cost per user.") from None
+    if amount.shape.rank not in (0, None):
+        raise ValueError(
+            f"budget has shape {amount.shape}, expected one number, cost per user: call once for "
+            "each budget."
+        )
+    known = tf.get_static_value(amount)
+    if known is not None and not np.isfinite(known):
+        raise ValueError(
+            f"budget={budget!r}: expected a finite cost per user; for an unlimited budget pass one "
+            "above the cost of the dearest assignment."
+        )
+    return amount
+
+
 def as_predictions(
     pred_response: Tensor, pred_cost: Tensor, treatment: Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -62,6 +87,10 @@ def as_predictions(
             f"received {value.shape} and {price.shape}."
         )
     _check_rows("treatment", arm, value.shape)
+    arms = value.shape[1]
+    _check_values(
+        "treatment", arm, lambda x: (x >= 0) & (x < arms), f"integers in [0, num_treatments={arms})"
+    )
     return value, price, arm
 
 
@@ -76,7 +105,8 @@ def as_trial(
     """Converts one batch of a trial; see `Trial`.
 
     Raises:
-      ValueError: if ranks or static shapes do not fit together.
+      ValueError: if ranks or static shapes do not fit together; outside of graphs, where looking
+        costs little, also if an outcome is not finite or a propensity not above 0.
     """
     value, price, arm = as_predictions(pred_response, pred_cost, treatment)
     y = as_float64(response)
@@ -89,6 +119,10 @@ def as_trial(
         share = as_float64(propensity)
         _check_rows("propensity", share, value.shape)
         weight = 1.0 / share
+        # Above 1 is welcome: sample weights may be folded into propensities.
+        _check_values("propensity", share, lambda x: x > 0.0, "numbers above 0")
+    for name, outcome in (("response", y), ("cost", z)):
+        _check_values(name, outcome, np.isfinite, "finite numbers")
     return Trial(value, price, arm, y, z, weight)
 
 
@@ -122,4 +156,16 @@ def _check_rows(name: str, rows: tf.Tensor, shape: tf.TensorShape) -> None:
         raise ValueError(
             f"{name} must have shape [batch] = [{shape[0]}], one entry for each row of the "
             f"predictions; received {rows.shape}."
+        )
+
+
+def _check_values(name: str, rows: tf.Tensor, good: Callable[[Any], Any], expected: str) -> None:
+    if not tf.executing_eagerly():
+        return
+    values = rows.numpy()
+    bad = np.flatnonzero(~good(values))
+    if bad.size:
+        raise ValueError(
+            f"{name}[{bad[0]}] is {values[bad[0]]} ({bad.size} such rows), expected {expected}: "
+            "correct or drop the rows."
         )

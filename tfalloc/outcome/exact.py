@@ -70,6 +70,8 @@ def to_fixed_point(x: tf.Tensor) -> tf.Tensor:
     # Scale in two factors: for a tiny total one factor alone would leave the range of float64.
     scaled = (x * power_of_two(-exponent)) * float(2 ** (_HEADROOM - 1))
     unit = power_of_two(exponent) * 2.0 ** (1 - _HEADROOM)
+    # Integers have no NaN: the unit carries it, so that what is computed of bad terms is NaN too.
+    unit = tf.where(tf.math.is_finite(total), unit, tf.constant(float("nan"), tf.float64))
     return tf.cast(tf.round(scaled), tf.int64), unit
 
 

@@ -15,10 +15,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
-from tfalloc.outcome._trial import Tensor, as_float64, as_trial
+from tfalloc.outcome._trial import Tensor, as_budget, as_trial
 from tfalloc.outcome.bisection import bisect
 from tfalloc.outcome.curve import sweep
 from tfalloc.outcome.estimators import COST, RESPONSE, make_estimator
@@ -102,8 +101,9 @@ def expected_outcome(
       (`num_matched`, `converged`), not exceptions.
 
     Raises:
-      ValueError: if shapes do not fit, a name is unknown, the budget is not finite, or
-        `outcome_model` is missing or not wanted.
+      ValueError: if shapes do not fit, a name is unknown, the budget is not one finite number,
+        `outcome_model` is missing or not wanted; outside of graphs also if an outcome is not
+        finite, a treatment out of range or a propensity not above 0.
 
     Example:
       >>> import tfalloc
@@ -123,7 +123,7 @@ def expected_outcome(
 
     Source: Yan et al. 2023, Eq. 5, 6 and Algorithm 1.
     """
-    _check(method, budget, alpha_max, max_iterations, tolerance, num_points)
+    _check(method, alpha_max, max_iterations, tolerance, num_points)
     with tf.name_scope("expected_outcome"):
         by = make_estimator(
             estimator,
@@ -132,7 +132,7 @@ def expected_outcome(
             outcome_model=outcome_model,
         )
         intervals = by.intervals()
-        test = BranchTest(by, as_float64(budget))
+        test = BranchTest(by, as_budget(budget))
         crossings = _path(intervals, test)
         if method == "path":
             found = crossings.answer
@@ -211,14 +211,10 @@ def _nary(
         hit = first(close, num_points)
         stop = first(excess <= 0, num_points)  # the first point that is not above
         bracket = tf.concat([low[tf.newaxis], points, high[tf.newaxis]], axis=0)
-        last = tf.minimum(stop, num_points - 1)
-        answer = tf.gather(points, tf.where(hit < num_points, tf.minimum(hit, last), last))
-        return (
-            tf.gather(bracket, stop),
-            tf.gather(bracket, stop + 1),
-            answer,
-            hit < num_points,
-        )
+        # A hit past the end of the bracket is not where the search is.
+        done = hit < tf.minimum(stop + 1, num_points)
+        answer = tf.gather(points, tf.where(done, hit, tf.minimum(stop, num_points - 1)))
+        return tf.gather(bracket, stop), tf.gather(bracket, stop + 1), answer, done
 
     zero = tf.zeros((), tf.float64)
     _, _, answer, done = tf.while_loop(
@@ -255,7 +251,6 @@ def _path(intervals: MatchIntervals, test: BranchTest) -> _Path:
 
 def _check(
     method: str,
-    budget: Tensor,
     alpha_max: float | None,
     max_iterations: int,
     tolerance: float,
@@ -263,11 +258,6 @@ def _check(
 ) -> None:
     if method not in METHODS:
         raise ValueError(f"method={method!r} is not known; expected one of {METHODS}.")
-    if not tf.is_symbolic_tensor(budget) and not np.all(np.isfinite(np.asarray(budget))):
-        raise ValueError(
-            f"budget={budget!r}: expected a finite cost per user; for an unlimited budget pass one "
-            "above the cost of the dearest assignment."
-        )
     check_search(alpha_max, max_iterations, tolerance)
     if num_points < 1:
         raise ValueError(f"num_points={num_points!r}: expected at least 1 point a round.")

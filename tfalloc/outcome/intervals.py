@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfalloc.outcome._trial import Tensor, as_predictions
+from tfalloc.outcome._trial import Tensor, as_float64, as_predictions
 
 
 class Rivals(NamedTuple):
@@ -59,7 +59,7 @@ class MatchIntervals(NamedTuple):
 
     def contains(self, alpha: Tensor) -> tf.Tensor:
         """Whether each row is matched at `alpha` (scalar or broadcastable to [..., B])."""
-        alpha = tf.cast(alpha, self.lower.dtype)
+        alpha = as_float64(alpha)
         above = (alpha > self.lower) | (self.lower_closed & (alpha == self.lower))
         below = (alpha < self.upper) | (self.upper_closed & (alpha == self.upper))
         return above & below
@@ -146,7 +146,9 @@ def intervals_of(value: tf.Tensor, price: tf.Tensor, treatment: tf.Tensor) -> Ma
     # Several arms may share an end; it is closed only if the received arm wins all the ties.
     lower, open_lower = largest(versus.dearer), largest(versus.dearer & ~versus.wins_tie)
     upper, open_upper = smallest(versus.cheaper), smallest(versus.cheaper & ~versus.wins_tie)
-    empty = tf.reduce_any(versus.beaten, axis=1)
+    # A row whose predictions are not numbers agrees with the trial nowhere.
+    unknown = tf.math.is_nan(versus.quotient)
+    empty = tf.reduce_any(versus.beaten | unknown, axis=1)
     return MatchIntervals(
         lower=tf.where(empty, inf, lower),
         upper=tf.where(empty, -inf, upper),

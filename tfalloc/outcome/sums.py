@@ -38,7 +38,10 @@ class BranchTest:
         self.columns = [estimator.spread(terms.excess)]
         self._offset = tf.zeros((), tf.int64)
         if estimator.divides_by_rows:
-            self._offset = tf.cast(tf.round(rows * budget / terms.excess_unit), tf.int64)
+            # Far outside of the sums (below 2^60) is all that a far budget has to be.
+            far = 2.0**62
+            offset = tf.clip_by_value(rows * budget / terms.excess_unit, -far, far)
+            self._offset = tf.cast(tf.round(offset), tf.int64)
             self._whole = tf.cast(tf.round(rows / terms.weight_unit), tf.int64)
         else:
             self.columns.append(estimator.spread(terms.weight))

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfalloc.outcome._trial import Tensor
+from tfalloc.outcome._trial import Tensor, as_float64
 from tfalloc.outcome.exact import Terms, binary_exponent, power_of_two
 from tfalloc.outcome.intervals import MatchIntervals, Rivals
 
@@ -89,7 +89,7 @@ def make_grid(alpha_max: tf.Tensor, iterations: int) -> Grid:
 
 def round_up_to_power_of_two(alpha_max: Tensor) -> tf.Tensor:
     """The smallest power of two that is not below `alpha_max` (positive)."""
-    x = tf.cast(alpha_max, tf.float64)
+    x = as_float64(alpha_max)
     floor = power_of_two(binary_exponent(x))
     return tf.where(floor < x, 2.0 * floor, floor)
 

@@ -1,0 +1,75 @@
+"""What is passed: Python numbers, variables, numbers that are none, and messages."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfalloc import outcome
+from tfalloc.outcome.ticks import round_up_to_power_of_two
+
+
+def test_python_numbers_keep_their_digits():
+    """In float32, .3 is above .3: a budget that pays exactly must not become one that does not."""
+    v, c = [[0.1, 0.3], [0.1, 0.2]], [[0.0, 0.3], [0.0, 0.3]]
+    q = outcome.expected_outcome(v, c, [1, 1], [1.0, 0.0], [0.3, 0.3], budget=0.3, method="path")
+    assert float(q.cost) == 0.3 and float(q.alpha) == 0.0
+    assert float(outcome.match_intervals(v, c, [1, 1]).upper[1]) == (0.2 - 0.1) / 0.3
+
+
+def test_python_numbers_are_not_rounded_on_the_way():
+    """In float32, .1 is above .1: at a tie the first arm would lose."""
+    rows = outcome.match_intervals([[0.0, 0.1]], [[0.0, 1.0]], [0])
+    assert float(rows.lower[0]) == 0.1 and bool(rows.contains(0.1)[0])
+    assert float(round_up_to_power_of_two(1.0 + 1e-9)) == 2.0
+    assert float(round_up_to_power_of_two(2.0**130)) == 2.0**130
+
+
+def test_what_is_not_a_number_is_not_an_answer():
+    """In graphs nobody looks at values: NaN, never a number made of it."""
+    v, c = np.array([[0.1, 0.3], [0.2, 0.25], [0.1, 0.15]]), np.array([[0.0, 1.0]] * 3)
+    t, good = np.array([1, 1, 0]), np.array([1.0, 0.0, 1.0])
+    solve = tf.function(lambda *a: outcome.expected_outcome(*a, budget=0.9, method="path"))
+    bad = np.array([math.nan, 0.0, 1.0])
+    assert math.isnan(float(solve(v, c, t, bad, good).response))
+    assert math.isnan(float(solve(v, c, t, good, bad).cost))
+    assert math.isnan(float(solve(v, c, t, good, good, np.array([0.0, 0.5, 0.5])).response))
+    # A row without a prediction is not matched; the others are what they are.
+    v[0, 1] = math.nan
+    rest = outcome.expected_outcome(v[1:], c[1:], t[1:], good[1:], good[1:], budget=0.9)
+    q = outcome.expected_outcome(v, c, t, good, good, budget=0.9)
+    assert int(q.num_matched) == int(rest.num_matched) == 1
+    assert float(q.response) == float(rest.response)
+
+
+def test_the_budget_may_be_a_variable():
+    rows = [[0.1, 0.3], [0.2, 0.25]], [[0.0, 1.0]] * 2, [1, 0], [1.0, 0.0], [1.0, 0.0]
+    budget = tf.Variable(0.5, dtype=tf.float64)
+    call = tf.function(lambda: outcome.expected_outcome(*rows, budget=budget).response)
+    assert float(call()) == float(outcome.expected_outcome(*rows, budget=0.5).response)
+
+
+def test_messages():
+    v = np.ones((2, 2))
+    good = (v, v, [0, 1], [0.0, 1.0], [0.0, 1.0])
+    with pytest.raises(ValueError, match="method='newton' is not known"):
+        outcome.expected_outcome(*good, budget=1.0, method="newton")
+    with pytest.raises(ValueError, match="estimator='ipw' is not known"):
+        outcome.expected_outcome(*good, budget=1.0, estimator="ipw")
+    with pytest.raises(ValueError, match="expected a finite cost per user"):
+        outcome.expected_outcome(*good, budget=math.inf)
+    with pytest.raises(ValueError, match="budget='ten': expected one number"):
+        outcome.expected_outcome(*good, budget="ten")
+    with pytest.raises(ValueError, match=r"budget has shape \(1,\), expected one number"):
+        outcome.expected_outcome(*good, budget=[1.0])
+    with pytest.raises(ValueError, match=r"response\[1\] is nan \(1 such rows\), expected finite"):
+        outcome.expected_outcome(*good[:3], [0.0, math.nan], [0.0, 1.0], budget=1.0)
+    with pytest.raises(ValueError, match=r"propensity\[0\] is 0.0 .* numbers above 0"):
+        outcome.curve(*good, [0.0, 0.5])
+    with pytest.raises(ValueError, match=r"treatment\[0\] is -1 .* integers in \[0, num_trea"):
+        outcome.match_intervals(v, v, [-1, 1])
+    with pytest.raises(ValueError, match="one entry for each row"):
+        outcome.expected_outcome(v, v, [0, 1, 0], [0.0, 1.0], [0.0, 1.0], budget=1.0)
+    with pytest.raises(ValueError, match="same shape"):
+        outcome.curve(v, np.ones((2, 3)), [0, 1], [0.0, 1.0], [0.0, 1.0])
