@@ -130,12 +130,12 @@ def _draw(axes: Any, runs: Runs, found: pd.DataFrame) -> None:
             axes.plot(0.0, place, "D", color=color, markersize=6)
             continue
         single = (wide[each["method"]] - wide[best]).dropna()
-        style = {"color": color, "alpha": 0.25, "markersize": 3.5, "markeredgewidth": 0}
-        axes.plot(single, [place] * len(single), "o", **style)
+        style = {"color": color, "alpha": 0.35, "markersize": 4, "markeredgewidth": 0}
+        axes.plot(single, [place - 0.22] * len(single), "o", **style)
         low, high = each["difference_low"], each["difference_high"]
         if low == low:
             axes.plot([low, high], [place, place], "-", color=color, linewidth=2.4)
-        shown = None if label in named else f"{label}: mean, 95 % interval, seeds"
+        shown = None if label in named else f"{label}: mean and 95 % interval, seeds below"
         axes.plot(each["difference"], place, "o", color=color, markersize=7, label=shown)
         named.add(label)
     axes.axvline(0.0, color="#888888", linewidth=0.9, zorder=0)
@@ -143,7 +143,7 @@ def _draw(axes: Any, runs: Runs, found: pd.DataFrame) -> None:
     axes.set_ylim(-0.6, len(found) - 0.4)
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color="#D9D9D9", linewidth=0.7)
-    title = f"{runs.settings['simulation']}: against the best control, {best}"
+    title = f'{runs.settings["simulation"]}: against the best control, "{best}"'
     figures.name(axes, title, "difference of shares of perfect targeting, paired by seed", "")
     if named:
         # Below the axis and its label, whatever the height of the figure.
