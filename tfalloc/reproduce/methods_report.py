@@ -135,7 +135,7 @@ def _draw(axes: Any, runs: Runs, found: pd.DataFrame) -> None:
         low, high = each["difference_low"], each["difference_high"]
         if low == low:
             axes.plot([low, high], [place, place], "-", color=color, linewidth=2.4)
-        shown = None if label in named else f"{label}: mean and 95 % interval, seeds below"
+        shown = None if label in named else label
         axes.plot(each["difference"], place, "o", color=color, markersize=7, label=shown)
         named.add(label)
     axes.axvline(0.0, color="#888888", linewidth=0.9, zorder=0)
@@ -144,7 +144,8 @@ def _draw(axes: Any, runs: Runs, found: pd.DataFrame) -> None:
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color="#D9D9D9", linewidth=0.7)
     title = f'{runs.settings["simulation"]}: against the best control, "{best}"'
-    figures.name(axes, title, "difference of shares of perfect targeting, paired by seed", "")
+    x = "difference of shares of perfect targeting: mean, 95 % interval; below, each seed"
+    figures.name(axes, title, x, "")
     if named:
         # Below the axis and its label, whatever the height of the figure.
         height = axes.figure.get_size_inches()[1]
