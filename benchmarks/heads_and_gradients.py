@@ -35,7 +35,7 @@ from scipy import stats
 
 import tfalloc
 from tfalloc import datasets, gradients
-from tfalloc.evaluation import oracle_curve, true_curve
+from tfalloc.evaluation import mix_curve, oracle_curve, true_curve
 
 HEADS = {
     "independent": {"heads": "independent"},
@@ -61,30 +61,13 @@ SIMULATIONS = {
 }
 
 
-def value_of_mixes(response: np.ndarray, cost: np.ndarray, budgets: np.ndarray) -> np.ndarray:
-    """V of the best mix of arms that is the same for everyone, at each budget."""
-    order = np.argsort(cost)
-    hull: list[tuple[float, float]] = []
-    for point in zip(cost[order], response[order], strict=True):
-        while len(hull) > 1 and _bends_up(hull[-2], hull[-1], point):
-            hull.pop()
-        hull.append(point)
-    costs, values = zip(*hull, strict=True)
-    return np.interp(budgets, costs, np.maximum.accumulate(values))
-
-
-def _bends_up(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
-    return (b[1] - a[1]) * (c[0] - b[0]) <= (c[1] - b[1]) * (b[0] - a[0])
-
-
 class Judge:
     """Fresh users of a simulation, and the share of perfect targeting that a model reaches."""
 
     def __init__(self, fresh: Any, budgets: np.ndarray):
         self.fresh, self.budgets = fresh, budgets
         truth = fresh.true_response, fresh.true_cost
-        means = (x.mean(axis=0) for x in truth)
-        self.mixed = value_of_mixes(*means, budgets)
+        self.mixed = mix_curve(*truth, budgets).response.to_numpy()
         self.oracle = oracle_curve(*truth, budgets).response.to_numpy()
         self.truth = truth
 

@@ -28,6 +28,7 @@ BASELINES = {
     "drp": lambda arms: quick(baselines.DRP(arms)),
     "direct_rank": lambda arms: quick(baselines.DirectRank(arms)),
     "dfcl": lambda arms: quick(baselines.DFCL(arms, "small", loss="pl"), budget=0.4),
+    "average": lambda arms: baselines.Average([baselines.per_arm_logistic(C) for C in (0.1, 1.0)]),
 }
 CASES = [
     (name, arms) for name in BASELINES for arms in (2, 3) if (name, arms) != ("direct_rank", 3)
@@ -38,16 +39,16 @@ CASES = [
 def fitted(request):
     name, arms = request.param
     data = known_trial(ROWS, arms, weighted=True).data
-    options = {} if isinstance(BASELINES[name](arms), baselines.TwoStage) else {"verbose": 0}
-    if options:
-        options.update(epochs=1, batch_size=500)
     model = BASELINES[name](arms)
+    options = {}
+    if isinstance(model, keras.Model):
+        options = {"epochs": 1, "batch_size": 500, "verbose": 0}
     model.fit(data, validation_data=known_trial(500, arms, seed=1, weighted=True).data, **options)
     return model, data
 
 
 def outcomes(model, x):
-    return model.predict(x, **({} if isinstance(model, baselines.TwoStage) else {"verbose": 0}))
+    return model.predict(x, **({"verbose": 0} if isinstance(model, keras.Model) else {}))
 
 
 def test_predictions_and_scores(fitted):
@@ -88,7 +89,7 @@ def test_predictions_allocate_and_are_judged(fitted):
 
 def test_saved_and_loaded(fitted, tmp_path):
     model, data = fitted
-    if isinstance(model, baselines.TwoStage):
+    if not isinstance(model, keras.Model):
         import pickle
 
         loaded = pickle.loads(pickle.dumps(model))

@@ -7,7 +7,7 @@ import pytest
 
 from tests.evaluation.trials import make_world, random_rows
 from tfalloc import mckp
-from tfalloc.evaluation import oracle_curve, outcome_curve, policy_outcome, true_curve
+from tfalloc.evaluation import mix_curve, oracle_curve, outcome_curve, policy_outcome, true_curve
 
 
 def test_curve_is_policy_outcome_at_each_budget():
@@ -93,6 +93,31 @@ def test_no_model_beats_the_oracle():
     assert (good <= best + 1e-12).all() and (good[3:8] < best[3:8]).all()
 
 
+@pytest.mark.parametrize("arms", [2, 3, 6])
+def test_mix_curve_is_the_best_mixture(arms):
+    optimize = pytest.importorskip("scipy.optimize")
+    rng = np.random.default_rng(arms)
+    value, cost = rng.random((50, arms)), rng.random((50, arms)) * np.arange(1, arms + 1)
+    weight = rng.random(50)
+    v, c = (weight @ x / weight.sum() for x in (value, cost))
+    budgets = np.linspace(c.min(), 1.2 * c.max(), 11)
+    table = mix_curve(value, cost, budgets, sample_weight=weight)
+    for budget, found in zip(budgets, table.response, strict=True):
+        best = optimize.linprog(-v, A_ub=[c], b_ub=[budget], A_eq=[np.ones(arms)], b_eq=[1.0])
+        assert found == pytest.approx(-best.fun, rel=1e-9)
+    assert table.feasible.all() and not mix_curve(value, cost, 0.0).feasible[0]
+
+
+def test_targeting_beats_the_mix_unless_users_are_alike():
+    value, cost = np.random.default_rng(6).random((2, 400, 4)).astype("f4") * [[[0, 1, 2, 3]]]
+    budgets = [0.2, 0.5, 0.9]
+    mix, best = (curve(value, cost, budgets).response for curve in (mix_curve, oracle_curve))
+    assert (mix < best - 0.05).all()
+    alike = np.tile(value[:1], (400, 1)), np.tile(cost[:1], (400, 1))
+    mix, best = (curve(*alike, budgets).response for curve in (mix_curve, oracle_curve))
+    np.testing.assert_allclose(mix, best, rtol=1e-6)
+
+
 def test_weighted_truth_is_repeated_users():
     rng = np.random.default_rng(5)
     tables = rng.random((4, 50, 3))
@@ -115,3 +140,5 @@ def test_errors():
         true_curve(value, value, value[:2], value[:2], 1.0)
     with pytest.raises(ValueError, match="one per user"):
         true_curve(value, value, value, value, 1.0, sample_weight=[1.0])
+    with pytest.raises(ValueError, match="one per user"):
+        mix_curve(value, value, 1.0, sample_weight=[1.0])

@@ -48,4 +48,6 @@ def test_bad_options_are_one_line(arguments, message, tmp_path, monkeypatch):
 
 def test_help_names_the_studies():
     result = invoke("reproduce", "--help")
-    assert result.code == 0 and all(x in result.out for x in ("synthetic", "coin", "criteo"))
+    assert result.code == 0 and all(
+        x in result.out for x in ("synthetic", "coin", "criteo", "methods")
+    )

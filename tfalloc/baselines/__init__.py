@@ -8,6 +8,7 @@ from tfalloc._backend import require_tensorflow
 
 require_tensorflow()
 
+from tfalloc.baselines.average import Average  # noqa: E402
 from tfalloc.baselines.controls import (  # noqa: E402
     gradient_boosting,
     per_arm_logistic,
@@ -27,6 +28,7 @@ from tfalloc.baselines.two_stage import TwoStage  # noqa: E402
 __all__ = [
     "DFCL",
     "DRP",
+    "Average",
     "DirectRank",
     "ImprovedFiniteDifference",
     "PolicyLearning",

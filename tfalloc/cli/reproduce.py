@@ -1,4 +1,4 @@
-"""`tfalloc reproduce`: published experiments again, each to runs.json, table.md and figure.png."""
+"""`tfalloc reproduce`: each study to runs.json, table.md and figure.png."""
 
 from __future__ import annotations
 
@@ -132,6 +132,64 @@ def criteo(
         settings=settings,
         data=data,
         methods=None if methods is None else [name.strip() for name in methods.split(";")],
+        restart=restart,
+        command=_command(),
+    )
+    _show(folder)
+
+
+@app.command()
+def methods(
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="Directory to leave.  (default: reproduce-methods-SIMULATION)",
+        ),
+    ] = None,
+    simulation: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="criteo_like, produce_coin, criteo_outcomes (needs --data) or well_specified.",
+        ),
+    ] = "criteo_like",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Criteo Uplift, CSV (also .gz) or Parquet: the features of criteo_outcomes.",
+        ),
+    ] = None,
+    seeds: Seeds = None,
+    first_seed: Annotated[
+        int, typer.Option(help="Choose settings on other seeds than you report.")
+    ] = 0,
+    rows: Rows = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(metavar="A;B;C", help="Some methods only, as the table names them."),
+    ] = None,
+    fast: Fast = False,
+    restart: Restart = False,
+) -> None:
+    """Controls and the package's methods on one simulation: share of perfect targeting."""
+    if data is not None and rows is not None:
+        raise ValueError(f"--rows {rows} with --data {data}: the file has its own; leave one out.")
+    start_tensorflow()
+    from tfalloc.reproduce import methods as study
+
+    folder = output or Path(f"reproduce-methods-{simulation}")
+    study.study(
+        folder,
+        simulation,
+        seeds=_seeds(seeds, 2 if fast else 20),
+        settings=_changed(study.FAST if fast else study.Settings(), rows=rows),
+        data=data,
+        methods=None if methods is None else [name.strip() for name in methods.split(";")],
+        first_seed=first_seed,
         restart=restart,
         command=_command(),
     )

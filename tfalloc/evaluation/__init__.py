@@ -9,7 +9,7 @@ from tfalloc.evaluation.policy import PolicyOutcome, policy_outcome
 from tfalloc.evaluation.qini import auuc, qini
 from tfalloc.evaluation.rank_metric import RankMetric
 from tfalloc.evaluation.scores import aucc_score
-from tfalloc.evaluation.truth import oracle_curve, true_curve
+from tfalloc.evaluation.truth import mix_curve, oracle_curve, true_curve
 
 __all__ = [
     "PolicyOutcome",
@@ -20,6 +20,7 @@ __all__ = [
     "calibration",
     "compare",
     "compare_aucc",
+    "mix_curve",
     "oracle_curve",
     "outcome_curve",
     "plot_calibration",

@@ -62,9 +62,7 @@ def true_curve(
             "users and arms."
         )
     n = value.shape[0]
-    weight = np.ones(n) if sample_weight is None else np.asarray(sample_weight, np.float64)
-    if weight.shape != (n,):
-        raise ValueError(f"sample_weight has shape {weight.shape}; expected [{n}], one per user.")
+    weight = np.ones(n) if sample_weight is None else _as_weight(sample_weight, n)
     done = climb(value, price)
     start, everyone, steps = done.treatment.astype(np.intp), np.arange(n), done.steps
     order = np.argsort(-steps.price, kind="stable")
@@ -118,6 +116,49 @@ def oracle_curve(
     return true_curve(
         true_response, true_cost, true_response, true_cost, budgets, sample_weight=sample_weight
     )
+
+
+def mix_curve(
+    true_response: npt.ArrayLike,
+    true_cost: npt.ArrayLike,
+    budgets: npt.ArrayLike,
+    *,
+    sample_weight: npt.ArrayLike | None = None,
+) -> pd.DataFrame:
+    """The best that can be done without targeting: one mix of arms, the same for every user.
+
+    The arms' means (C_k, V_k) are points of a plane; mixtures of arms fill their convex hull, whose
+    upper edge up to its highest point is the curve.
+
+    Args:
+      true_response: [N, K], expected response of every user to every arm.
+      true_cost: [N, K], expected cost.
+      budgets: [M] or scalar, cost per user.
+      sample_weight: [N], weight of each user; None: all the same.
+
+    Returns:
+      As `true_curve`; alpha is the slope of the edge that the budget falls on.
+
+    Raises:
+      ValueError: as `true_curve`.
+
+    Example:
+      >>> c = [[0.0, 1.0], [0.0, 1.0]]
+      >>> mix_curve([[0.0, 0.2], [0.0, 0.6]], c, 0.5).response.tolist()
+      [0.2]
+    """
+    truth, spend = as_predictions(true_response, true_cost)
+    weight = None if sample_weight is None else _as_weight(sample_weight, len(truth))
+    # Someone whose outcomes are the arms' means: randomised between two arms, they are the mix.
+    means = [np.average(x.astype(np.float64), axis=0, weights=weight)[None] for x in (truth, spend)]
+    return oracle_curve(means[0], means[1], budgets)
+
+
+def _as_weight(sample_weight: npt.ArrayLike, n: int) -> Floats:
+    weight = np.asarray(sample_weight, np.float64)
+    if weight.shape != (n,):
+        raise ValueError(f"sample_weight has shape {weight.shape}; expected [{n}], one per user.")
+    return weight
 
 
 def _meet(

@@ -1,0 +1,185 @@
+"""The study of methods at a tiny size: files, the scale of shares, the best control, errors."""
+
+import dataclasses
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import image
+
+from tests.cli.conftest import invoke
+from tfalloc import datasets
+from tfalloc.reproduce import methods, methods_report
+from tfalloc.reproduce.methods_task import SIMULATIONS
+from tfalloc.reproduce.shared import Shared
+
+pytest.importorskip("sklearn")
+
+FIRST = 101  # seeds below are for reported studies
+
+
+class Random:
+    """Stands for a model of ours: knows the trial's arms, targets at random."""
+
+    def __init__(self, task, seed):
+        self.arms, self.rng = task.num_treatments, np.random.default_rng(seed)
+
+    def predict(self, x):
+        response = np.cumsum(self.rng.random((len(x), self.arms)), axis=1)
+        return {"response": response, "cost": np.tile(np.arange(self.arms), (len(x), 1))}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study") / "methods"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(methods.METHODS, "random", Random)
+        runs = methods.study(
+            folder, "well_specified", seeds=2, first_seed=FIRST, settings=methods.FAST,
+            methods=["logistic", "boosting, per arm", "random"], command="typed",
+        )  # fmt: skip
+    return folder, runs
+
+
+def test_runs_have_their_figures(made):
+    folder, runs = made
+    frame = runs.frame()
+    assert sorted(path.name for path in folder.iterdir()) == ["figure.png", "runs.json", "table.md"]
+    assert frame.method.tolist() == 2 * ["logistic", "boosting, per arm", "random"]
+    assert frame.seed.tolist() == 3 * [FIRST] + 3 * [FIRST + 1] and (frame.seconds >= 0).all()
+    for each in frame.itertuples():
+        assert each.share == pytest.approx(np.mean(each.shares)) and len(each.shares) == 5
+        np.testing.assert_allclose(each.budgets, [0.1, 0.25, 0.4, 0.55, 0.7])
+    assert ((frame.mix < frame.oracle) & (frame.response < frame.oracle)).all()
+    assert (frame.share[frame.method == "logistic"] > 0.5).all()
+    assert (frame.share[frame.method == "random"] < 0.2).all()
+    assert frame.arguments[0] == {"C": 1.0}
+
+
+def test_table_and_figure(made):
+    folder, runs = made
+    text, frame = (folder / "table.md").read_text(), runs.frame()
+    found = methods_report.compared(frame, list(methods.METHODS), methods.CONTROLS)
+    lines = text.splitlines()
+    assert "| **logistic** | 2 |" in text and "The best control is logistic" in text
+    assert lines.index("| *controls* |  |  |  |  |") < lines.index("| *ours* |  |  |  |  |")
+    mean = frame[frame.method == "random"].share.mean()
+    assert lines[lines.index("| *ours* |  |  |  |  |") + 1].startswith(f"| random | 2 | {mean:.3f}")
+    assert "3,000 rows a trial" in text and "seeds from 101 to 102" in text and "`typed`" in text
+    best = frame[frame.method == "logistic"]
+    assert f"oracle - best control = {(best.oracle - best.response).mean():.5f}" in text
+    assert found.best.tolist() == [True, False, False]
+    picture = image.imread(folder / "figure.png")
+    assert min(picture.shape[:2]) > 300 and picture[..., :3].std() > 0.05
+
+
+def test_the_truth_is_1_and_alike_is_0():
+    fast = methods.FAST
+    for simulation in ("criteo_like", "produce_coin", "well_specified"):
+        protocol = methods.Protocol(simulation, SIMULATIONS[simulation], fast, None)
+        fresh = protocol._fresh(FIRST)[0]
+        truth = fresh.true_response, fresh.true_cost
+        assert protocol.judge(*truth, FIRST)["share"] == pytest.approx(1.0)
+        alike = (np.tile(x.mean(axis=0, dtype="f8"), (len(x), 1)) for x in truth)
+        assert protocol.judge(*alike, FIRST)["share"] == pytest.approx(0.0, abs=1e-3)
+        everyone = np.zeros(fresh.true_cost.shape), fresh.true_cost
+        assert protocol.judge(*everyone, FIRST)["share"] < 0.0, "always the cheapest arm"
+    names = datasets.produce_coin(1000, FIRST).data.treatment_names
+    assert SIMULATIONS["produce_coin"].cost_amounts == tuple(map(float, names))
+
+
+def test_the_best_control_has_the_largest_mean():
+    runs = pd.DataFrame(
+        {
+            "method": ["a", "b", "ours"] * 2,
+            "seed": [0] * 3 + [1] * 3,
+            "share": [0.5, 0.4, 0.9, 0.2, 0.4, 0.8],
+            "seconds": 1.0,
+        }
+    )
+    found = methods_report.compared(runs, ["ours", "b", "a"], {"a", "b"})
+    assert found.method.tolist() == ["b", "a", "ours"] and found.best.tolist() == [
+        True,
+        False,
+        False,
+    ]
+    assert found.difference[2] == pytest.approx(0.45) and np.isnan(found.difference[0])
+
+
+@pytest.mark.filterwarnings("ignore:the expected outcome of a batch")  # at this size
+def test_halves_of_a_file_and_networks(tmp_path):
+    path = datasets.criteo_like_parquet(tmp_path / "criteo.parquet", num_rows=6_000)
+    some = ["spline logistic", "DRP", "DFCL-IFD", "network, goal_weight 0"]
+    where = {"data": path, "settings": methods.FAST, "methods": some, "first_seed": FIRST}
+    runs = methods.study(tmp_path / "out", "criteo_outcomes", seeds=1, **where)
+    assert len(runs) == 4 and "rows" not in runs.settings and runs.settings["bytes"] > 0
+    assert "one half of the rows of criteo.parquet" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_the_second_call_trains_nothing_and_mixes_nothing(made, monkeypatch):
+    folder, _ = made
+    monkeypatch.setattr(methods.Protocol, "run", lambda *_, **key: pytest.fail(f"{key} runs again"))
+    again = {"seeds": 2, "first_seed": FIRST, "methods": ["logistic"]}
+    methods.study(folder, "well_specified", settings=methods.FAST, **again)
+    longer = dataclasses.replace(methods.FAST, epochs=2)
+    with pytest.raises(ValueError, match="epochs=1, now epochs=2"):
+        methods.study(folder, "well_specified", settings=longer, **again)
+    monkeypatch.setitem(methods.TUNED["well_specified"], "logistic", {"C": 0.5})
+    with pytest.raises(ValueError, match=r"'logistic' with \{'C': 1.0\}, now \{'C': 0.5\}"):
+        methods.study(folder, "well_specified", settings=methods.FAST, **again)
+
+
+def test_shared_objects_are_made_once_and_paid_by_all():
+    shared, calls = Shared(), []
+
+    def make(name, inner=None):
+        def work():
+            calls.append(name)
+            time.sleep(0.05)
+            return [inner()] if inner else name
+
+        return lambda: shared(name, work)
+
+    small = make("small")
+    large = make("large", small)
+    seconds = []
+    for ask in ((large,), (large, small), (small, small), ()):
+        shared.begin()
+        for get in ask:
+            get()
+        seconds.append(shared.seconds())
+    assert calls == ["large", "small"]
+    np.testing.assert_allclose(seconds, [0.1, 0.1, 0.05, 0.0], atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--simulation", "hillstrom"], "simulation='hillstrom' is not known; expected one of"),
+        (["--simulation", "criteo_outcomes"], "needs data (--data)"),
+        (["--data", "x.csv"], "which draws its own rows"),
+        (["--simulation", "criteo_outcomes", "--data", "none.csv"], "none.csv"),
+        (["--methods", "logistic;best"], "methods=['best'] are not known for criteo_like"),
+        (["--methods", "spline logistic"], "are not known for criteo_like"),
+        (["--first-seed", -1], "first_seed=-1: expected at least 0"),
+        (["--data", "x.csv", "--rows", 10], "leave one out"),
+    ],
+)
+def test_bad_options_are_one_line(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke("reproduce", "methods", *arguments)
+    assert result.code == 2 and message in result.err and result.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_ours_alone_have_nothing_to_compare_with(tmp_path, monkeypatch):
+    monkeypatch.setitem(methods.METHODS, "random", Random)
+    with pytest.raises(ValueError, match="no control among them"):
+        methods.study(tmp_path, "well_specified", methods=["random"], first_seed=FIRST)
+
+
+def test_controls_are_those_of_the_package():
+    for simulation, tuned in methods.TUNED.items():
+        assert set(tuned) >= {"logistic", "boosting, per arm", "boosting, single", "DFCL-IFD"}
+        assert set(tuned) - set(methods.METHODS) == set(), simulation

@@ -1,0 +1,215 @@
+"""Methods against each other on one simulation: who spends a budget best, on users not seen?
+
+For each seed and method: a model trained on the seed's trial, judged on fresh users whose true
+response and cost of every arm are known, at five budgets b:
+
+    share = mean over b of (V(b) - V_mix(b)) / (V_oracle(b) - V_mix(b))
+
+    V          true response per user of the policy that the predictions lead to, at true cost b
+    V_mix      of the best mix of arms that is the same for everyone: 0, no use in targeting
+    V_oracle   of the policy with true predictions: 1, the best that can be done
+
+Methods of a seed see the same rows, and are compared by differences within seeds.
+
+    criteo_like        two arms, responses are rare
+    produce_coin       30 arms, paid on response
+    criteo_outcomes    four arms, simulated on features of a file of Criteo Uplift: one half of its
+                       rows to learn from, the other to judge
+    well_specified     three arms; a logistic regression for each is the truth
+
+Hyper-parameters are in `methods_controls.TUNED`, what a method is given in `methods_task`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfalloc.baselines.average import predictions
+from tfalloc.datasets import Simulation
+from tfalloc.evaluation import mix_curve, oracle_curve, true_curve
+from tfalloc.reproduce import methods_report
+from tfalloc.reproduce.figures import require_matplotlib
+from tfalloc.reproduce.methods_controls import CONTROLS, TUNED, Method
+from tfalloc.reproduce.methods_task import FAST as FAST
+from tfalloc.reproduce.methods_task import Scenario, Settings, Task, checked
+from tfalloc.reproduce.runs import Runs
+
+NUM_BUDGETS = 5
+
+# The package's own methods, like the controls: name -> function(task, seed) of a fitted model.
+OURS: dict[str, Method] = {}
+METHODS: dict[str, Method] = {**CONTROLS, **OURS}
+
+
+def study(
+    output: str | os.PathLike[str],
+    simulation: str = "criteo_like",
+    *,
+    seeds: int = 20,
+    settings: Settings | None = None,
+    data: str | os.PathLike[str] | None = None,
+    methods: Sequence[str] | None = None,
+    first_seed: int = 0,
+    restart: bool = False,
+    command: str | None = None,
+) -> Runs:
+    """Runs what is missing of the study, and writes its table and figure.
+
+    Args:
+      output: directory for runs.json, table.md and figure.png.
+      simulation: "criteo_like", "produce_coin", "criteo_outcomes" or "well_specified".
+      seeds: trials, each with its own users and initial weights.
+      settings: sizes; None: the defaults.
+      data: file of Criteo Uplift, as for `datasets.criteo_outcomes`; for that simulation only.
+      methods: names among `METHODS`; None: all that go with the simulation.
+      first_seed: of the trials; hyper-parameters are to be chosen on other seeds than reported.
+      restart: whether to throw earlier runs away.
+      command: kept beside the runs.
+
+    Returns:
+      The runs, one for each method and seed, with share, response, mix and oracle (responses per
+      user, means over budgets), shares and budgets (each a list), arguments, and the seconds of
+      training.
+
+    Raises:
+      FileNotFoundError: nothing at `data`.
+      ValueError: an argument is not known or out of range, a file is missing or not needed, there
+        is no control to compare with, the settings or a method's arguments are not those of the
+        runs kept, or matplotlib is not installed.
+      ImportError: scikit-learn, which most controls need, is not installed.
+
+    Example:
+      >>> import tempfile
+      >>> where = {"simulation": "well_specified", "settings": FAST}
+      >>> runs = study(tempfile.mkdtemp(), methods=["logistic"], seeds=2, first_seed=101, **where)
+      >>> runs.frame()[["method", "seed"]].values.tolist()
+      [['logistic', 101], ['logistic', 102]]
+    """
+    settings = settings or Settings()
+    if seeds < 1:
+        raise ValueError(f"seeds={seeds!r}: expected at least 1.")
+    if first_seed < 0:
+        raise ValueError(f"first_seed={first_seed!r}: expected at least 0.")
+    scenario = checked(simulation, data)
+    chosen = _chosen(simulation, methods)
+    require_matplotlib()
+    kept = {"simulation": simulation, **dataclasses.asdict(settings)}
+    if data is not None:
+        # Its name and size, for the same file may lie elsewhere.
+        kept |= {"data": os.path.basename(os.fspath(data)), "bytes": os.path.getsize(data)}
+        del kept["rows"], kept["fresh"]
+    else:
+        kept["rows"] = settings.rows or scenario.rows
+    folder = Path(output)
+    runs = Runs(folder / "runs.json", kept, command=command, restart=restart)
+    _check_kept(runs, simulation, chosen)
+    judge = Protocol(simulation, scenario, settings, data)
+    every = range(first_seed, first_seed + seeds)
+    keys = [{"method": name, "seed": seed} for seed in every for name in chosen]
+    runs.complete(keys, judge.run, "methods")
+    methods_report.write(folder, runs, list(METHODS), CONTROLS)
+    return runs
+
+
+def _chosen(simulation: str, methods: Sequence[str] | None) -> list[str]:
+    """Names of methods to run, in the order of `METHODS`."""
+    expected = [x for x in METHODS if x not in CONTROLS or x in TUNED[simulation]]
+    unknown = [name for name in methods or () if name not in expected]
+    if unknown:
+        raise ValueError(
+            f"methods={unknown!r} are not known for {simulation}; expected some of {expected}."
+        )
+    return [name for name in expected if name in (methods or expected)]
+
+
+def _check_kept(runs: Runs, simulation: str, chosen: list[str]) -> None:
+    """Refuses to go on with other arguments, and to compare without a control."""
+    frame = runs.frame()
+    before = dict(zip(frame.method, frame.arguments, strict=True)) if len(frame) else {}
+    for name in chosen:
+        now = _plain_arguments(simulation, name)
+        if name in before and before[name] != now:
+            raise ValueError(
+                f"{runs.path} holds runs of {name!r} with {before[name]}, now {now}; expected the "
+                "same: give another output, or --restart (restart=True)."
+            )
+    if not any(name in CONTROLS for name in {*before, *chosen}):
+        raise ValueError(
+            f"methods={chosen!r} have no control among them, nor have the runs kept; expected at "
+            f"least one of {[*CONTROLS]}."
+        )
+
+
+def _plain_arguments(simulation: str, method: str) -> dict[str, Any]:
+    """Arguments as JSON keeps them: tuples are lists."""
+    given = TUNED[simulation].get(method, {})
+    return {name: list(x) if isinstance(x, tuple) else x for name, x in given.items()}
+
+
+class Protocol:
+    """Does the runs: trial, training, true value on fresh users."""
+
+    def __init__(self, simulation: str, scenario: Scenario, settings: Settings, data: Any):
+        self.simulation, self.scenario, self.settings = simulation, scenario, settings
+        self.data = data
+        self.budgets = np.linspace(*scenario.budgets, NUM_BUDGETS)
+        # The methods of a seed see the same rows and users, one after the other.
+        self._task = functools.lru_cache(1)(self._draw_task)
+        self._fresh = functools.lru_cache(1)(self._draw_fresh)
+
+    def run(self, method: str, seed: int) -> dict[str, Any]:
+        """The figures of one run; its seconds are those of the training."""
+        task = self._task(seed)
+        task.shared.begin()
+        model = METHODS[method](task, seed)
+        seconds = task.shared.seconds()
+        fresh = self._fresh(seed)[0]
+        found = predictions(model, fresh.data)
+        judged = self.judge(found["response"], found["cost"], seed)
+        arguments = _plain_arguments(self.simulation, method)
+        return {**judged, "arguments": arguments, "seconds": seconds}
+
+    def judge(self, response: np.ndarray, cost: np.ndarray, seed: int) -> dict[str, Any]:
+        """What predictions for the fresh users of a seed are worth.
+
+        Args:
+          response: [users, K], predicted.
+          cost: [users, K], predicted.
+          seed: of the trial.
+
+        Returns:
+          share, and its parts at each budget; response, mix and oracle, means over budgets.
+        """
+        fresh, mix, oracle = self._fresh(seed)
+        truth = fresh.true_response, fresh.true_cost
+        value = true_curve(response, cost, *truth, self.budgets).response.to_numpy()
+        shares = (value - mix) / (oracle - mix)
+        means = {"share": shares, "response": value, "mix": mix, "oracle": oracle}
+        return {
+            **{name: float(x.mean()) for name, x in means.items()},
+            "shares": shares.tolist(),
+            "budgets": self.budgets.tolist(),
+        }
+
+    def _draw_task(self, seed: int) -> Task:
+        keras.utils.clear_session()  # graphs of the models of seeds that are gone
+        rows = self.settings.rows or self.scenario.rows or 0
+        trial = self.scenario.trial(rows, seed, self.data).data
+        amounts = self.scenario.cost_amounts
+        return Task(self.simulation, trial, self.scenario.budgets, amounts, self.settings)
+
+    def _draw_fresh(self, seed: int) -> tuple[Simulation, np.ndarray, np.ndarray]:
+        """Users who judge, and what is reached at each budget without targeting and with truth."""
+        fresh = self.scenario.fresh(self.settings.fresh, seed, self.data)
+        truth = fresh.true_response, fresh.true_cost
+        limits = (curve(*truth, self.budgets).response for curve in (mix_curve, oracle_curve))
+        mix, oracle = (x.to_numpy() for x in limits)
+        return fresh, mix, oracle

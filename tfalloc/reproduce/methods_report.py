@@ -1,0 +1,158 @@
+"""Table and figure of the study of methods."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tfalloc.reproduce import figures, report
+from tfalloc.reproduce.files import write_text
+from tfalloc.reproduce.runs import Runs
+
+
+def write(folder: Path, runs: Runs, order: Sequence[str], controls: Collection[str]) -> None:
+    """Writes table.md and figure.png of the runs.
+
+    Args:
+      folder: where to.
+      runs: with at least one control.
+      order: of methods, in each of the groups; methods of `runs` that are not in it come last.
+      controls: names of methods that are controls.
+    """
+    found = compared(runs.frame(), order, controls)
+    write_text(folder / "table.md", _table(runs, found))
+    height = 1.6 + 0.34 * len(found)
+    (axes,) = figures.panels(1, 1, width=8.4, height=height)
+    _draw(axes, runs, found)
+    figures.write([axes], folder / "figure.png")
+
+
+def compared(frame: pd.DataFrame, order: Sequence[str], controls: Collection[str]) -> pd.DataFrame:
+    """Every method's share, and its difference to the control with the largest mean share.
+
+    Args:
+      frame: `Runs.frame`.
+      order: as in `write`.
+      controls: as in `write`.
+
+    Returns:
+      As `report.comparison`, controls first, with columns control and best, booleans, and seconds,
+      the mean of a training.
+
+    Example:
+      >>> runs = {"method": ["a", "b", "new"], "seed": 0, "share": [0.3, 0.5, 0.6], "seconds": 1.0}
+      >>> found = compared(pd.DataFrame(runs), ["a", "b", "new"], ["a", "b"])
+      >>> found[["method", "control", "best", "difference"]].round(3)
+        method  control   best  difference
+      0      a     True  False        -0.2
+      1      b     True   True         NaN
+      2    new    False  False         0.1
+    """
+    means = frame.groupby("method", sort=False).share.mean()
+    reference = means[[name in controls for name in means.index]].idxmax()
+    found = report.comparison(frame, "share", reference=reference)
+    found["control"] = found.method.isin(list(controls))
+    found["best"] = found.method == reference
+    found["seconds"] = frame.groupby("method").seconds.mean()[found.method].to_numpy()
+    place = {name: index for index, name in enumerate(order)}
+    found["place"] = found.method.map(place).fillna(len(place))
+    found = found.sort_values(["control", "place"], ascending=[False, True], kind="stable")
+    return found.drop(columns="place").reset_index(drop=True)
+
+
+def _table(runs: Runs, found: pd.DataFrame) -> str:
+    frame = runs.frame()
+    best = found.method[found.best].item()
+    columns = ["method", "seeds", "share", f"against {best}", "seconds"]
+    rows: list[list[Any]] = []
+    for title, control in (("controls", True), ("ours", False)):
+        group = found[found.control == control].to_dict("records")
+        rows += [[f"*{title}*", "", "", "", ""]] if group else []
+        for each in group:
+            own = report.spread(each["mean"], each["sd"], digits=3)
+            difference = "best control" if each["best"] else report.difference(each, digits=3)
+            shown = f"**{best}**" if each["best"] else each["method"]
+            rows.append([shown, each["count"], own, difference, f"{each['seconds']:.1f}"])
+    parts = [
+        f"# Methods on {runs.settings['simulation']}",
+        _setting(runs, frame),
+        _meaning(frame, best),
+        report.markdown(columns, rows),
+        report.made_by(runs.makers),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _setting(runs: Runs, frame: pd.DataFrame) -> str:
+    size = runs.settings
+    rows = (
+        f"one half of the rows of {size['data']} ({size['bytes']:,} bytes) to learn from, the "
+        "other to judge"
+        if "data" in size
+        else f"{size['rows']:,} rows a trial, judged on {size['fresh']:,} fresh users"
+    )
+    first, last, count = frame.seed.min(), frame.seed.max(), frame.seed.nunique()
+    seeds = f"{count} seeds from {first} to {last}" if count > 1 else f"seed {first}"
+    budgets = ", ".join(f"{budget:.4g}" for budget in frame.budgets.iloc[0])
+    return (
+        f"`datasets.{size['simulation']}`, {rows}; {seeds}, each with data and weights of its own; "
+        f"budgets {budgets} per user. Networks train at most {size['epochs']} epochs."
+    )
+
+
+def _meaning(frame: pd.DataFrame, best: str) -> str:
+    control = frame[frame.method == best]
+    mix, reached, oracle = (control[name].mean() for name in ("mix", "response", "oracle"))
+    return (
+        "share: of what perfect targeting adds to the best mix of arms for everyone alike, mean "
+        f"over budgets; mean ± standard deviation over seeds. The best control is {best}, chosen "
+        "by its mean share on these very seeds, which favours it. Differences to it are paired by "
+        "seed, with 95 % intervals of Student's t, not corrected for the number of methods. "
+        f"Responses per user: {mix:.5f} by the mix, {reached:.5f} by the best control, "
+        f"{oracle:.5f} by perfect targeting: oracle - best control = {oracle - reached:.5f}. "
+        "Seconds are those of one training, all that it builds on included."
+    )
+
+
+def _draw(axes: Any, runs: Runs, found: pd.DataFrame) -> None:
+    best = found.method[found.best].item()
+    frame = runs.frame()
+    wide = frame.pivot(index="seed", columns="method", values="share")
+    places = range(len(found) - 1, -1, -1)
+    named: set[str] = set()
+    for place, each in zip(places, found.to_dict("records"), strict=True):
+        label = "control" if each["control"] else "ours"
+        color = figures.PALETTE[0 if each["control"] else 1]
+        if each["best"]:
+            axes.plot(0.0, place, "D", color=color, markersize=6)
+            continue
+        single = (wide[each["method"]] - wide[best]).dropna()
+        style = {"color": color, "alpha": 0.35, "markersize": 4, "markeredgewidth": 0}
+        axes.plot(single, [place - 0.22] * len(single), "o", **style)
+        low, high = each["difference_low"], each["difference_high"]
+        if low == low:
+            axes.plot([low, high], [place, place], "-", color=color, linewidth=2.4)
+        shown = None if label in named else label
+        axes.plot(each["difference"], place, "o", color=color, markersize=7, label=shown)
+        named.add(label)
+    axes.axvline(0.0, color="#888888", linewidth=0.9, zorder=0)
+    axes.set_yticks(list(places), found.method)
+    axes.set_ylim(-0.6, len(found) - 0.4)
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", color="#D9D9D9", linewidth=0.7)
+    title = f'{runs.settings["simulation"]}: against the best control, "{best}"'
+    x = "difference of shares of perfect targeting: mean, 95 % interval; below, each seed"
+    figures.name(axes, title, x, "")
+    if named:
+        # Below the axis and its label, whatever the height of the figure.
+        height = axes.figure.get_size_inches()[1]
+        axes.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.62 / (height - 1.2)),
+            ncols=2,
+            frameon=False,
+            labelcolor=figures.INK,
+        )

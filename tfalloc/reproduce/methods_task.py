@@ -1,0 +1,147 @@
+"""What a method of the study of methods is given: a simulation's trial, budgets and settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tfalloc import datasets
+from tfalloc.data import RCTData
+from tfalloc.datasets import Simulation
+from tfalloc.reproduce.shared import Shared
+
+FRESH = 1_000_000  # seeds of users who judge; those of trials are 0, 1, 2, ...
+COINS = 30  # arms of produce_coin
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What all runs of the study have in common.
+
+    Attributes:
+      rows: of a trial; None: those of the simulation in `SIMULATIONS`. A file has its own.
+      fresh: users who judge. A file has its own.
+      epochs: of networks, at most.
+      trees: of boosting, for each arm (and outcome) or single model, at most.
+      jit: whether XLA compiles the training steps.
+    """
+
+    rows: int | None = None
+    fresh: int = 100_000
+    epochs: int = 30
+    trees: int = 1_000
+    jit: bool = True
+
+
+FAST = Settings(rows=3_000, fresh=2_000, epochs=1, trees=3, jit=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """A simulation, and what is asked of it.
+
+    Attributes:
+      trial: (rows, seed, file) -> the trial to learn from.
+      fresh: (users, seed, file) -> users who judge.
+      budgets: lowest and highest cost per user.
+      rows: of a trial unless the settings say; None: the simulation's rows are those of a file.
+      cost_amounts: what a response costs in each arm, if that is all that costs.
+    """
+
+    trial: Callable[[int, int, Any], Simulation]
+    fresh: Callable[[int, int, Any], Simulation]
+    budgets: tuple[float, float]
+    rows: int | None = 100_000
+    cost_amounts: tuple[float, ...] | None = None
+
+    @property
+    def from_file(self) -> bool:
+        """Whether the rows are those of a file."""
+        return self.rows is None
+
+
+def _drawn(draw: Callable[[int, int], Simulation], **other: Any) -> Scenario:
+    """A scenario without a file: users who judge are drawn as the trial is."""
+    return Scenario(
+        lambda rows, seed, _: draw(rows, seed),
+        lambda users, seed, _: draw(users, FRESH + seed),
+        **other,
+    )
+
+
+SIMULATIONS: dict[str, Scenario] = {
+    "criteo_like": _drawn(
+        lambda rows, seed: datasets.criteo_like(rows, seed=seed),
+        budgets=(0.0404, 0.0466),
+        rows=300_000,  # conversions are rare
+    ),
+    "produce_coin": _drawn(
+        lambda rows, seed: datasets.produce_coin(rows, seed, COINS),
+        budgets=(0.3, 1.9),
+        cost_amounts=tuple(np.linspace(0.0, 29.0, COINS).tolist()),
+    ),
+    "criteo_outcomes": Scenario(
+        lambda _, seed, file: datasets.criteo_outcomes(file, seed, part=0),
+        lambda _, seed, file: datasets.criteo_outcomes(file, seed, part=1),
+        budgets=(0.05, 0.4),
+        rows=None,
+    ),
+    "well_specified": _drawn(datasets.well_specified, budgets=(0.1, 0.7)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a method is to solve; one object serves all methods of a seed.
+
+    Attributes:
+      simulation: name, among `SIMULATIONS`.
+      trial: rows to learn from, validation included.
+      budgets: lowest and highest cost per user that it is judged at.
+      cost_amounts: [K], cost of a response in each arm, if that is all that costs.
+      settings: of the study.
+      shared: `task.shared(name, make)` keeps what other methods of the seed need too; see `Shared`.
+    """
+
+    simulation: str
+    trial: RCTData
+    budgets: tuple[float, float]
+    cost_amounts: tuple[float, ...] | None
+    settings: Settings
+    shared: Shared = dataclasses.field(default_factory=Shared, compare=False, repr=False)
+
+    @property
+    def num_treatments(self) -> int:
+        """K."""
+        return self.trial.num_treatments
+
+
+def checked(simulation: str, data: str | os.PathLike[str] | None) -> Scenario:
+    """The scenario of a name, with a file if and only if it needs one.
+
+    Raises:
+      ValueError: the name is not known, or a file is missing or not needed.
+      FileNotFoundError: nothing at `data`.
+    """
+    if simulation not in SIMULATIONS:
+        raise ValueError(
+            f"simulation={simulation!r} is not known; expected one of {list(SIMULATIONS)}."
+        )
+    scenario = SIMULATIONS[simulation]
+    if scenario.from_file and data is None:
+        raise ValueError(
+            f"simulation={simulation!r} needs data (--data): a file of Criteo Uplift, for its "
+            "features."
+        )
+    if data is not None and not scenario.from_file:
+        raise ValueError(
+            f"data={os.fspath(data)!r} with simulation={simulation!r}, which draws its own rows; "
+            "leave it out."
+        )
+    if data is not None:
+        os.stat(data)  # an error now rather than after the first progress bar
+    return scenario
