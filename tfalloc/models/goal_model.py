@@ -128,6 +128,7 @@ class GoalModel(GoalStep):
         )
         if not self._adapted:
             self.adapt(x)
+        self._check_trainable()
         rows = min(batch_size or 1, len(x)) if own else 1  # a dataset has its own batches
         if validation_data is not None and not isinstance(
             validation_data, (RCTData, tf.data.Dataset)

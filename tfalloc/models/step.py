@@ -121,6 +121,22 @@ class GoalStep(keras.Model):
         ]
         self._forward = None
 
+    def _check_trainable(self) -> None:
+        """Refuses weights that were frozen, or no longer are, since the optimizer was built.
+
+        The step compiled for it would go on training the weights as they were.
+        """
+        optimizer: Any = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if not optimizer.built:
+            return
+        known = {id(each) for each in optimizer._trainable_variables}
+        if known != {id(each) for each in self.trainable_variables}:
+            raise ValueError(
+                f"the optimizer knows {len(known)} weights, but "
+                f"{len(self.trainable_variables)} are to be trained: layers were frozen, or no "
+                "longer are, since compile; call compile again."
+            )
+
     def train_through_allocation(self, wanted: bool) -> None:
         """Whether the training step differentiates the goal, or only the prediction losses."""
         if wanted != self._through_allocation:
@@ -292,6 +308,8 @@ class GoalStep(keras.Model):
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             **self._compiled_objective().to_config(),
             "jit_compile": self._xla,
+            "run_eagerly": self.run_eagerly,
+            "steps_per_execution": self.steps_per_execution,
         }
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
