@@ -33,6 +33,10 @@ def small_model(arms=2, seed=1, **compile_options):
     return model
 
 
+def with_backbone(backbone):
+    return AllocationModel(2, backbone=backbone).adapt(trial())
+
+
 @pytest.fixture(scope="module")
 def fitted():
     data = trial(strings=True)
@@ -221,6 +225,28 @@ def test_schedule_and_budget_callable():
         (lambda: AllocationModel(2, heads="twin"), "heads='twin' is not known"),
         (lambda: AllocationModel(2, cost_head="cubic"), "cost_head='cubic' is not known"),
         (lambda: AllocationModel(2, response_head="cubic"), "response_head='cubic' is not known"),
+        (lambda: AllocationModel("2"), "num_treatments='2': expected at least 1, an integer"),
+        (lambda: AllocationModel(2, seed=None), "seed=None: expected at least 0, an integer"),
+        (lambda: AllocationModel(2).compile(loss="mse"), "loss='mse': the losses and metrics of"),
+        (lambda: AllocationModel(2).compile(metrics=["auc"]), "metrics=.* are its own"),
+        (lambda: small_model().fit(trial(), batch_size=0), "batch_size=0: expected at least 1"),
+        (lambda: small_model().fit(trial(), validation_split=1.0), "validation_split=1.0: expec"),
+        (lambda: with_backbone(16), "backbone=16 is not known"),
+        (lambda: with_backbone(keras.layers.Dense(4)), "is not known.*or a Keras model"),
+        (
+            lambda: with_backbone(keras.Sequential([keras.layers.Dense(4)])),
+            r"has no shapes yet: begin it with keras.Input\(\(4,\)\)",
+        ),
+        (
+            lambda: with_backbone(
+                keras.Sequential([keras.Input((4,)), keras.layers.Reshape((4, 1))])
+            ),
+            r"to \(None, 4, 1\); expected one matrix to one matrix",
+        ),
+        (
+            lambda: with_backbone(keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])),
+            "backbone takes 3 features, but the data have 4",
+        ),
         (lambda: AllocationModel(2).compile(goal_weight=1.0), "needs a budget"),
         (lambda: AllocationModel(2).compile(goal_weight=-1.0, budget=1.0), "not negative"),
         (lambda: AllocationModel(2).compile(budget=(2.0, 1.0)), "low <= high"),

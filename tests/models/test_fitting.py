@@ -130,6 +130,7 @@ class TestWarmStart:
             ({"goal_weight": 0.0}, {}, "goal_weight above 0"),
             ({}, {"callbacks": [keras.callbacks.EarlyStopping()]}, "ends both phases itself"),
             ({}, {"early_stopping": -1}, "early_stopping=-1"),
+            ({}, {"callbacks": keras.callbacks.BackupAndRestore("kept")}, "not the phase.*resume"),
         ],
     )
     def test_messages(self, compiled, options, message, model_of, trial_of_two_arms):

@@ -280,6 +280,11 @@ def plan(
             "warm_start=True ends both phases itself: pass early_stopping=patience and monitor= "
             "instead of an EarlyStopping callback."
         )
+    if warm_start and any(isinstance(each, keras.callbacks.BackupAndRestore) for each in callbacks):
+        raise ValueError(
+            "warm_start=True with BackupAndRestore: that brings weights back, not the phase, and "
+            "two-stage training would begin again; pass resume_from=directory instead."
+        )
     if early_stopping is not True and early_stopping < 0:
         raise ValueError(f"early_stopping={early_stopping!r}: expected True, False or a patience.")
     if monitor is None:

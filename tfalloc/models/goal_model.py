@@ -111,6 +111,13 @@ class GoalModel(GoalStep):
         objective = self._compiled_objective()
         own = not isinstance(x, tf.data.Dataset)
         if own:
+            if batch_size is not None and batch_size < 1:
+                raise ValueError(f"batch_size={batch_size!r}: expected at least 1, or None.")
+            if not 0 <= validation_split < 1:
+                raise ValueError(
+                    f"validation_split={validation_split!r}: expected a share of the rows, from 0 "
+                    "to less than 1."
+                )
             x = as_trial_data(x, y, sample_weight)
             if validation_data is None and validation_split:
                 x, validation_data = x.split([1 - validation_split, validation_split], self.seed)

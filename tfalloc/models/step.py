@@ -87,6 +87,12 @@ class GoalStep(keras.Model):
         Raises:
           ValueError: if an argument is out of range, or does not go with another or with a head.
         """
+        for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+            if kwargs.get(name) is not None:
+                raise ValueError(
+                    f"{name}={kwargs[name]!r}: the losses and metrics of this model are its own; "
+                    "choose by response_loss=, cost_loss=, goal_weight= and validation_budgets=."
+                )
         objective = Objective.checked(goal_weight, goal_scale, budget, gradient, validation_budgets)
         self._choose_losses(response_loss=response_loss, cost_loss=cost_loss)
         if optimizer is not None and weight_decay is not None:
