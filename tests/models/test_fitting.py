@@ -62,6 +62,12 @@ class TestEarlyStopping:
             waited.append(best.waited)
         assert best.value == 0.2 and waited == [0, 1, 0, 1, 0]
 
+    def test_predictions_that_are_no_numbers_are_never_better(self):
+        best = Best("val_goal")
+        best.offer({"val_goal": 0.1, "val_loss": 0.5}, WithoutWeights())
+        best.offer({"val_goal": 0.2, "val_loss": np.nan}, WithoutWeights())
+        assert best.value == 0.1 and best.waited == 1
+
     def test_off(self, model_of, trial_of_two_arms):
         model = model_of(optimizer=keras.optimizers.Adam(0.03))
         history = fit(model, trial_of_two_arms, epochs=8, early_stopping=False)

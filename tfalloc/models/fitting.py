@@ -54,6 +54,8 @@ class Best:
         if self.monitor not in logs:
             return  # no validation in this epoch
         value = self.sign * logs[self.monitor]
+        if not math.isfinite(logs.get("val_loss", 0.0)):
+            value = math.nan  # predictions that are no numbers have the goal of the cheapest arm
         self.waited += 1
         influence = getattr(model, "goal_influence", None)
         better = value > self.value and self._beats_inherited(value, influence)
@@ -143,9 +145,9 @@ class Phases(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Brings the best weights back."""
-        if self.keep_best and self.final.weights is None:
+        if self.keep_best and self.current.weights is None:
             warnings.warn(
-                f"no epoch had {self.final.monitor!r}: the last weights are kept; the logs have "
+                f"no epoch had {self.current.monitor!r}: the last weights are kept; the logs have "
                 f"{sorted(logs or {})}.",
                 stacklevel=2,
             )
