@@ -74,6 +74,36 @@ def test_predictions_and_call_agree(fitted):
     )
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: {k: v for k, v in x.items() if k != "x1"}, r"features lack \['x1'\]"),
+        (lambda x: np.zeros((5, 5)), r"one array of shape \(5, 5\); expected columns by name"),
+        (lambda x: {**x, "place": x["x0"]}, "feature 'place' is numbers; expected text"),
+        (lambda x: {**x, "x0": x["place"]}, "feature 'x0' is text; expected numbers"),
+        (lambda x: {**x, "x0": x["x0"][:3]}, "different lengths: .*'x0': 3"),
+        (lambda x: {k: v[:0] for k, v in x.items()}, "no rows of features"),
+        (lambda x: {**x, "x2": x["x2"] * np.inf}, r"\['x2'\] are NaN or infinite in 2000 of 2000"),
+    ],
+)
+def test_features_to_predict_for_are_checked(change, message, fitted):
+    model, data, _ = fitted
+    with pytest.raises(ValueError, match=message):
+        model.predict(change(dict(data.features)), verbose=0)
+
+
+def test_missing_features_are_imputed_where_training_did():
+    x = np.random.default_rng(0).normal(size=(2000, 2)).astype(np.float32)
+    x[::7, 0] = np.nan
+    arm = np.arange(2000) % 2
+    y = np.random.default_rng(1).integers(0, 2, 2000)
+    model = AllocationModel(2, backbone="small", seed=1)
+    model.adapt(RCTData({"a": x[:, 0], "b": x[:, 1]}, arm, y, 1.0 * arm, missing="indicator"))
+    model.predict({"a": x[:, 0], "b": x[:, 1]}, verbose=0)
+    with pytest.raises(ValueError, match=r"\['a'\] are NaN or infinite in 1 of 1 rows"):
+        model.predict({"a": [np.inf], "b": [0.0]}, verbose=0)
+
+
 def test_save_and_load_gives_the_same_model_and_goes_on_training(fitted, tmp_path):
     model, data, _ = fitted
     model.save(tmp_path / "model.keras")
