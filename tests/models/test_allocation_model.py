@@ -33,6 +33,10 @@ def small_model(arms=2, seed=1, **compile_options):
     return model
 
 
+def with_backbone(backbone):
+    return AllocationModel(2, backbone=backbone).adapt(trial())
+
+
 @pytest.fixture(scope="module")
 def fitted():
     data = trial(strings=True)
@@ -68,6 +72,36 @@ def test_predictions_and_call_agree(fitted):
     np.testing.assert_allclose(
         model.predict(frame, verbose=0)["response"], predicted["response"][:5], rtol=1e-4
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: {k: v for k, v in x.items() if k != "x1"}, r"features lack \['x1'\]"),
+        (lambda x: np.zeros((5, 5)), r"one array of shape \(5, 5\); expected columns by name"),
+        (lambda x: {**x, "place": x["x0"]}, "feature 'place' is numbers; expected text"),
+        (lambda x: {**x, "x0": x["place"]}, "feature 'x0' is text; expected numbers"),
+        (lambda x: {**x, "x0": x["x0"][:3]}, "different lengths: .*'x0': 3"),
+        (lambda x: {k: v[:0] for k, v in x.items()}, "no rows of features"),
+        (lambda x: {**x, "x2": x["x2"] * np.inf}, r"\['x2'\] are NaN or infinite in 2000 of 2000"),
+    ],
+)
+def test_features_to_predict_for_are_checked(change, message, fitted):
+    model, data, _ = fitted
+    with pytest.raises(ValueError, match=message):
+        model.predict(change(dict(data.features)), verbose=0)
+
+
+def test_missing_features_are_imputed_where_training_did():
+    x = np.random.default_rng(0).normal(size=(2000, 2)).astype(np.float32)
+    x[::7, 0] = np.nan
+    arm = np.arange(2000) % 2
+    y = np.random.default_rng(1).integers(0, 2, 2000)
+    model = AllocationModel(2, backbone="small", seed=1)
+    model.adapt(RCTData({"a": x[:, 0], "b": x[:, 1]}, arm, y, 1.0 * arm, missing="indicator"))
+    model.predict({"a": x[:, 0], "b": x[:, 1]}, verbose=0)
+    with pytest.raises(ValueError, match=r"\['a'\] are NaN or infinite in 1 of 1 rows"):
+        model.predict({"a": [np.inf], "b": [0.0]}, verbose=0)
 
 
 def test_save_and_load_gives_the_same_model_and_goes_on_training(fitted, tmp_path):
@@ -221,6 +255,28 @@ def test_schedule_and_budget_callable():
         (lambda: AllocationModel(2, heads="twin"), "heads='twin' is not known"),
         (lambda: AllocationModel(2, cost_head="cubic"), "cost_head='cubic' is not known"),
         (lambda: AllocationModel(2, response_head="cubic"), "response_head='cubic' is not known"),
+        (lambda: AllocationModel("2"), "num_treatments='2': expected at least 1, an integer"),
+        (lambda: AllocationModel(2, seed=None), "seed=None: expected at least 0, an integer"),
+        (lambda: AllocationModel(2).compile(loss="mse"), "loss='mse': the losses and metrics of"),
+        (lambda: AllocationModel(2).compile(metrics=["auc"]), "metrics=.* are its own"),
+        (lambda: small_model().fit(trial(), batch_size=0), "batch_size=0: expected at least 1"),
+        (lambda: small_model().fit(trial(), validation_split=1.0), "validation_split=1.0: expec"),
+        (lambda: with_backbone(16), "backbone=16 is not known"),
+        (lambda: with_backbone(keras.layers.Dense(4)), "is not known.*or a Keras model"),
+        (
+            lambda: with_backbone(keras.Sequential([keras.layers.Dense(4)])),
+            r"has no shapes yet: begin it with keras.Input\(\(4,\)\)",
+        ),
+        (
+            lambda: with_backbone(
+                keras.Sequential([keras.Input((4,)), keras.layers.Reshape((4, 1))])
+            ),
+            r"to \(None, 4, 1\); expected one matrix to one matrix",
+        ),
+        (
+            lambda: with_backbone(keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])),
+            "backbone takes 3 features, but the data have 4",
+        ),
         (lambda: AllocationModel(2).compile(goal_weight=1.0), "needs a budget"),
         (lambda: AllocationModel(2).compile(goal_weight=-1.0, budget=1.0), "not negative"),
         (lambda: AllocationModel(2).compile(budget=(2.0, 1.0)), "low <= high"),

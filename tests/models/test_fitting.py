@@ -62,6 +62,12 @@ class TestEarlyStopping:
             waited.append(best.waited)
         assert best.value == 0.2 and waited == [0, 1, 0, 1, 0]
 
+    def test_predictions_that_are_no_numbers_are_never_better(self):
+        best = Best("val_goal")
+        best.offer({"val_goal": 0.1, "val_loss": 0.5}, WithoutWeights())
+        best.offer({"val_goal": 0.2, "val_loss": np.nan}, WithoutWeights())
+        assert best.value == 0.1 and best.waited == 1
+
     def test_off(self, model_of, trial_of_two_arms):
         model = model_of(optimizer=keras.optimizers.Adam(0.03))
         history = fit(model, trial_of_two_arms, epochs=8, early_stopping=False)
@@ -130,6 +136,7 @@ class TestWarmStart:
             ({"goal_weight": 0.0}, {}, "goal_weight above 0"),
             ({}, {"callbacks": [keras.callbacks.EarlyStopping()]}, "ends both phases itself"),
             ({}, {"early_stopping": -1}, "early_stopping=-1"),
+            ({}, {"callbacks": keras.callbacks.BackupAndRestore("kept")}, "not the phase.*resume"),
         ],
     )
     def test_messages(self, compiled, options, message, model_of, trial_of_two_arms):
@@ -275,6 +282,36 @@ class TestTransfer:
         fit(model, trial_of_two_arms, epochs=1)
         assert np.any(trained.weights[0] != kernel)
 
+    def test_a_trunk_frozen_after_training_stays_so_when_loaded(
+        self, model_of, trial_of_two_arms, tmp_path
+    ):
+        model = model_of()
+        fit(model, trial_of_two_arms, epochs=1)
+        model.network.get_layer("trunk_0").trainable = False
+        with pytest.raises(ValueError, match="10 weights, but 8 .* call compile again"):
+            fit(model, trial_of_two_arms, epochs=1)
+        model.compile(goal_weight=1.0, budget=0.3, gradient=Integrated(), jit_compile=False)
+        kernel = np.array(model.network.get_layer("trunk_0").kernel)
+        fit(model, trial_of_two_arms, epochs=1, warm_start=True)
+        model.save(tmp_path / "m.keras")
+        loaded = keras.saving.load_model(tmp_path / "m.keras")
+        assert len(loaded.trainable_weights) == len(model.trainable_weights) == 8
+        fit(loaded, trial_of_two_arms, epochs=1)
+        np.testing.assert_array_equal(loaded.network.get_layer("trunk_0").kernel, kernel)
+
+    def test_copies_have_what_a_frozen_trunk_knows(self, model_of, trial_of_two_arms):
+        trunk = keras.Sequential([keras.Input((3,)), keras.layers.Dense(8, "relu")])
+        trunk.trainable = False
+        model = AllocationModel(2, backbone=trunk, seed=0)
+        model.compile(goal_weight=1.0, budget=0.3, gradient=Integrated(), jit_compile=False)
+        model.adapt(trial_of_two_arms)
+        copy = model.two_stage_copy(7)
+        kernels = [each.network.layers[1].get_weights()[0] for each in (model, copy)]
+        np.testing.assert_array_equal(*kernels)
+        assert not copy.network.layers[1].trainable_weights
+        heads = [each.network.get_layer("heads").get_weights()[0] for each in (model, copy)]
+        assert np.any(heads[0] != heads[1])
+
 
 class TestExecution:
     def weights(self, model, data, **options):
@@ -320,6 +357,20 @@ class TestExecution:
         assert int(counter.iterations) == 3  # no step was skipped for infinite gradients
         for a, b in zip(plain, mixed, strict=True):
             np.testing.assert_allclose(a, b, atol=0.03)
+
+    def test_what_was_compiled_is_loaded(self, trial_of_two_arms, tmp_path):
+        model = AllocationModel(2, backbone="small", seed=1, dtype="mixed_bfloat16")
+        model.compile(goal_weight=0.0, jit_compile=False, steps_per_execution=3)
+        fit(model, trial_of_two_arms, epochs=1)
+        trunk = model.network.get_layer("trunk_0")
+        assert trunk.compute_dtype == model.network.get_layer("heads").norm.compute_dtype
+        assert trunk.compute_dtype == "bfloat16"
+        model.save(tmp_path / "m.keras")
+        loaded = keras.saving.load_model(tmp_path / "m.keras")
+        assert loaded.network.get_layer("trunk_0").compute_dtype == "bfloat16"
+        assert loaded.steps_per_execution == 3
+        one, two = (each.predict(trial_of_two_arms, verbose=0) for each in (model, loaded))
+        np.testing.assert_array_equal(one["response"], two["response"])
 
     def test_summary(self, model_of, trial_of_two_arms):
         model, lines = model_of(), []

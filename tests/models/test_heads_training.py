@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.models.trials import trial
 from tfalloc import datasets
@@ -37,6 +38,32 @@ def test_a_new_model_predicts_the_arm_means(heads, monotone, response, cost):
         means = data.arm_moments(name).mean
         found = predicted[name].mean(axis=0)
         np.testing.assert_allclose(found, means, rtol=0.02, atol=0.01 * np.ptp(means))
+
+
+@pytest.mark.parametrize("heads", ["independent", "marginal"])
+def test_thirty_arms_trace_no_more_than_two(heads):
+    def operations(arms):
+        model = AllocationModel(
+            arms, "small", heads, "binary", "nonnegative", num_features=3, seed=0
+        )
+
+        @tf.function
+        def gradients(x, t, y, z):
+            with tf.GradientTape() as tape:
+                raw = model.network(x, training=True)
+                losses = model._prediction_losses(
+                    raw, {"treatment": t, "response": y, "cost": z}, None
+                )
+                loss = tf.add_n(list(losses.values()))
+            return tape.gradient(loss, model.trainable_variables), model._predictions(raw)
+
+        floats = tf.TensorSpec([None])
+        graph = gradients.get_concrete_function(
+            tf.TensorSpec([None, 3]), tf.TensorSpec([None], tf.int32), floats, floats
+        ).graph
+        return len(graph.get_operations())
+
+    assert operations(30) == operations(2)
 
 
 def test_fit_starts_a_model_that_was_built_without_data():

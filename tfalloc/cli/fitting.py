@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 import warnings
 from typing import Any
 
@@ -117,10 +118,11 @@ def fit(
       checkpoint: where a killed run goes on; None: it does not.
 
     Returns:
-      The model with its best weights, and its history, one row per epoch.
+      The model with its best weights, and its history, one row per epoch. If the loss stopped being
+      finite, those of the best epoch before, which a line on stderr says.
 
     Raises:
-      ValueError: the data do not fit the recipe, or the loss stopped being finite.
+      ValueError: the data do not fit the recipe, or the loss was never finite.
     """
     keras.utils.set_random_seed(recipe.seed)
     model = AllocationModel(
@@ -153,7 +155,8 @@ def fit(
                 epochs=recipe.epochs,
                 validation_split=recipe.validation_share,
                 warm_start=recipe.warm_start and recipe.goal_weight > 0,
-                early_stopping=recipe.patience or False,
+                # The best epoch is kept also where nothing stops early.
+                early_stopping=recipe.patience or recipe.epochs,
                 monitor="val_goal" if recipe.goal_weight else "val_loss",
                 callbacks=[progress, keras.callbacks.TerminateOnNaN()],
                 verbose=0,
@@ -172,16 +175,35 @@ def fit(
         console.note(f"{title}: {warning.message}")
     frame = pd.DataFrame(history.history)
     frame.insert(0, "epoch", np.arange(1, len(frame) + 1))
-    if not len(frame) or not np.isfinite(frame["loss"].iloc[-1]):
-        raise ValueError(
-            "training diverged: the loss is not finite; pass a smaller --learning-rate or "
-            "--goal-weight."
+    # XLA and plain graphs notice at different times: by the loss, or by the weights after a step.
+    broken = ~np.isfinite(frame[["loss", "val_loss"]]).all(axis=1)
+    if broken.iloc[-1]:
+        _check_something_good(model, broken, checkpoint)
+        console.note(
+            f"{title}: the loss stopped being finite in epoch {len(frame)}; the model is that of "
+            f"epoch {best_epoch(frame)['epoch']:.0f}. A smaller --learning-rate or --goal-weight "
+            "may do better."
         )
     return model, frame
 
 
+def _check_something_good(
+    model: AllocationModel, broken: pd.Series, checkpoint: Checkpoint | None
+) -> None:
+    if not broken.all() and all(np.isfinite(each).all() for each in model.get_weights()):
+        return
+    if checkpoint is not None:
+        # Resuming would end in the same way, and other settings need a fresh start.
+        shutil.rmtree(checkpoint.directory, ignore_errors=True)
+    raise ValueError(
+        "training diverged: the loss is not finite; pass a smaller --learning-rate or "
+        "--goal-weight."
+    )
+
+
 def best_epoch(history: pd.DataFrame) -> pd.Series:
     """The epoch whose weights the model has, as `AllocationModel.fit` chooses it."""
+    history = history[np.isfinite(history["val_loss"])]  # a NaN loss ends training
     if "goal" not in history:
         return history.loc[history["val_loss"].idxmin()]
     if "phase" not in history:

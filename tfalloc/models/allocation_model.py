@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfalloc.data.preprocessing import build_preprocessor
 from tfalloc.models import imitation, replicas
@@ -25,7 +26,13 @@ from tfalloc.models.heads import (
     choose_cost_family,
 )
 from tfalloc.models.inputs import as_batches, as_trial_data, sample_matrix
-from tfalloc.models.networks import build_network, encoding_of
+from tfalloc.models.networks import (
+    build_network,
+    copy_untrained,
+    encoding_of,
+    freeze,
+    frozen_layers,
+)
 
 
 @keras.saving.register_keras_serializable(package="tfalloc")
@@ -64,7 +71,7 @@ class AllocationModel(GoalModel):
       preprocessor: Keras model from raw features to [batch, num_features]; None: built from the
         training rows by `fit` (or `adapt`).
       num_features: builds the network at once for a plain matrix without preprocessing.
-      seed: of initial weights, data order and random budgets.
+      seed: of initial weights, data order and random budgets; from 0 to 2^31 - 1.
 
     `model(features)` and `predict` take raw features and return {"response": [batch, K], "cost":
     [batch, K]}: response per user (a probability if binary) and cost per user.
@@ -101,8 +108,8 @@ class AllocationModel(GoalModel):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if num_treatments < 1:
-            raise ValueError(f"num_treatments={num_treatments!r}: expected at least 1.")
+        num_treatments = _integer("num_treatments", num_treatments, 1)
+        seed = _integer("seed", seed, 0)
         self.cost_amounts = check_setup(
             num_treatments, heads, response_head, cost_head, monotone, cost_amounts
         )
@@ -173,6 +180,7 @@ class AllocationModel(GoalModel):
             bins=self.bins,
             linear=self.linear,
             seed=self.seed,
+            dtype=self.dtype_policy,
         )
         if self.preprocessor is not None:
             # It runs in the input pipeline: string look-ups must not keep XLA from the step.
@@ -286,9 +294,7 @@ class AllocationModel(GoalModel):
         shape.pop("name")
         copy = type(self).from_config(shape)
         copy.outcome_heads.set_weights(self.outcome_heads.get_weights())
-        encoding, its = encoding_of(self.network), encoding_of(copy.network)
-        if encoding is not None and its is not None:
-            its.set_weights(encoding.get_weights())
+        copy_untrained(self.network, copy.network)
         optimizer = type(self.optimizer).from_config(self.optimizer.get_config())
         copy.compile(optimizer, jit_compile=bool(self.jit_compile), **self._outcome_losses)
         return copy
@@ -348,6 +354,8 @@ class AllocationModel(GoalModel):
         backbone = self.backbone
         if isinstance(backbone, keras.Model):
             backbone = keras.saving.serialize_keras_object(backbone)
+        elif isinstance(backbone, (list, tuple)):
+            backbone = [int(width) for width in backbone]
         preprocessor = self.preprocessor
         if preprocessor is not None:
             preprocessor = keras.saving.serialize_keras_object(preprocessor)
@@ -369,17 +377,21 @@ class AllocationModel(GoalModel):
             "preprocessor": preprocessor,
             "num_features": None if self.network is None else self.num_features,
             "seed": self.seed,
+            "frozen": [] if self.network is None else frozen_layers(self.network, self.backbone),
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> AllocationModel:
         """The inverse of `get_config`."""
         config = dict(config)
-        config.pop("dtype", None)
+        frozen = config.pop("frozen", [])
         for key in ("backbone", "preprocessor"):
             if isinstance(config.get(key), dict):
                 config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects)
-        return cls(**config)
+        model = cls(**config)
+        if frozen:
+            freeze(model._require_network(), frozen)
+        return model
 
     def get_compile_config(self) -> dict[str, Any]:
         """What `compile_from_config` needs; functions without a registered name are left out."""
@@ -387,3 +399,9 @@ class AllocationModel(GoalModel):
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         """The network is built by the constructor."""
+
+
+def _integer(name: str, value: Any, least: int) -> int:
+    if not isinstance(value, (int, np.integer)) or not least <= value < 2**31:
+        raise ValueError(f"{name}={value!r}: expected at least {least}, an integer below 2^31.")
+    return int(value)

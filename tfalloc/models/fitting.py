@@ -54,6 +54,8 @@ class Best:
         if self.monitor not in logs:
             return  # no validation in this epoch
         value = self.sign * logs[self.monitor]
+        if not math.isfinite(logs.get("val_loss", 0.0)):
+            value = math.nan  # predictions that are no numbers have the goal of the cheapest arm
         self.waited += 1
         influence = getattr(model, "goal_influence", None)
         better = value > self.value and self._beats_inherited(value, influence)
@@ -143,9 +145,9 @@ class Phases(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Brings the best weights back."""
-        if self.keep_best and self.final.weights is None:
+        if self.keep_best and self.current.weights is None:
             warnings.warn(
-                f"no epoch had {self.final.monitor!r}: the last weights are kept; the logs have "
+                f"no epoch had {self.current.monitor!r}: the last weights are kept; the logs have "
                 f"{sorted(logs or {})}.",
                 stacklevel=2,
             )
@@ -279,6 +281,11 @@ def plan(
         raise ValueError(
             "warm_start=True ends both phases itself: pass early_stopping=patience and monitor= "
             "instead of an EarlyStopping callback."
+        )
+    if warm_start and any(isinstance(each, keras.callbacks.BackupAndRestore) for each in callbacks):
+        raise ValueError(
+            "warm_start=True with BackupAndRestore: that brings weights back, not the phase, and "
+            "two-stage training would begin again; pass resume_from=directory instead."
         )
     if early_stopping is not True and early_stopping < 0:
         raise ValueError(f"early_stopping={early_stopping!r}: expected True, False or a patience.")

@@ -111,6 +111,13 @@ class GoalModel(GoalStep):
         objective = self._compiled_objective()
         own = not isinstance(x, tf.data.Dataset)
         if own:
+            if batch_size is not None and batch_size < 1:
+                raise ValueError(f"batch_size={batch_size!r}: expected at least 1, or None.")
+            if not 0 <= validation_split < 1:
+                raise ValueError(
+                    f"validation_split={validation_split!r}: expected a share of the rows, from 0 "
+                    "to less than 1."
+                )
             x = as_trial_data(x, y, sample_weight)
             if validation_data is None and validation_split:
                 x, validation_data = x.split([1 - validation_split, validation_split], self.seed)
@@ -128,6 +135,7 @@ class GoalModel(GoalStep):
         )
         if not self._adapted:
             self.adapt(x)
+        self._check_trainable()
         rows = min(batch_size or 1, len(x)) if own else 1  # a dataset has its own batches
         if validation_data is not None and not isinstance(
             validation_data, (RCTData, tf.data.Dataset)

@@ -86,11 +86,16 @@ def as_batches(
       batch_size: for `RCTData` and raw features.
       targets: whether to keep targets and weights.
       **options: passed to `RCTData.batches`.
+
+    Raises:
+      ValueError: raw features are not those the preprocessor takes, or it makes NaN of them.
     """
     if isinstance(x, RCTData):
         x = x.batches(batch_size, **options)
     elif not isinstance(x, tf.data.Dataset):
-        x = tf.data.Dataset.from_tensor_slices(_columns(x)).batch(batch_size)
+        columns = _columns(x)
+        _check_columns(columns, preprocessor)
+        x = tf.data.Dataset.from_tensor_slices(columns).batch(batch_size)
 
     def prepare(features: Any, *rest: Any) -> Any:
         matrix = features if preprocessor is None else preprocessor(features)
@@ -119,3 +124,56 @@ def _columns(features: Any) -> Any:
             column.astype(np.float32) if column.dtype.kind in "biuf" else column.astype(str)
         )
     return columns
+
+
+def _check_columns(columns: Any, preprocessor: keras.Model | None) -> None:
+    """Trials are checked when they are made; features to predict for come as they are."""
+    taken = None if preprocessor is None else preprocessor.input
+    if isinstance(taken, dict):
+        if not isinstance(columns, dict):
+            raise ValueError(
+                f"features are one array of shape {columns.shape}; expected columns by name, a "
+                f"dict or data frame with {sorted(taken)}."
+            )
+        absent = [name for name in taken if name not in columns]
+        if absent:
+            raise ValueError(
+                f"features lack {absent}; received {sorted(columns)}, expected {sorted(taken)}."
+            )
+        for name, tensor in taken.items():
+            text = columns[name].dtype.kind == "U"
+            if text != (tensor.dtype == "string"):
+                kinds = ("text", "numbers") if text else ("numbers", "text")
+                raise ValueError(
+                    f"feature {name!r} is {kinds[0]}; expected {kinds[1]}, as in training."
+                )
+    named = columns if isinstance(columns, dict) else {"features": columns}
+    lengths = {name: len(column) for name, column in named.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"features have different lengths: {lengths}; expected one row per user.")
+    if not named or not next(iter(lengths.values())):
+        raise ValueError("there are no rows of features (0 users); expected at least one.")
+    _check_finite(columns, named, preprocessor)
+
+
+def _check_finite(columns: Any, named: dict[str, np.ndarray], preprocessor: Any) -> None:
+    """A ReLU makes 0 of NaN: predictions would look like any others."""
+    bad = {
+        name: ~np.isfinite(column).reshape(len(column), -1).all(axis=1)
+        for name, column in named.items()
+        if column.dtype.kind == "f"
+    }
+    rows = np.flatnonzero(np.any(list(bad.values()), axis=0)) if bad else np.array([], int)
+    if not len(rows):
+        return
+    some = rows[:1000]
+    matrix = tf.nest.map_structure(lambda column: tf.constant(column[some]), columns)
+    if preprocessor is not None:
+        matrix = preprocessor(matrix)  # it may impute
+    if not np.isfinite(np.asarray(matrix)).all():
+        names = [name for name, where in bad.items() if where.any()]
+        raise ValueError(
+            f"{names} are NaN or infinite in {len(rows)} of {len(next(iter(named.values())))} "
+            "rows, and the model was trained without; expected finite numbers: fill them, or train "
+            "on RCTData with missing='indicator'."
+        )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfalloc.models import replicas
 from tfalloc.models.encoding import PiecewiseLinear
@@ -21,10 +22,10 @@ NORM_MOMENTUM = 0.9
 START_STDDEV = 0.002
 
 
-def batch_norm(name: str) -> keras.layers.BatchNormalization:
+def batch_norm(name: str, dtype: Any = None) -> keras.layers.BatchNormalization:
     """Batch normalisation over the global batch; on one replica in Keras' plain form."""
     return keras.layers.BatchNormalization(
-        momentum=NORM_MOMENTUM, synchronized=replicas.count() > 1, name=name
+        momentum=NORM_MOMENTUM, synchronized=replicas.count() > 1, name=name, dtype=dtype
     )
 
 
@@ -54,8 +55,9 @@ class ParallelHeads(keras.layers.Layer):
             activation="relu",
             kernel_initializer=keras.initializers.HeNormal(seed),
             name="hidden",
+            dtype=self.dtype_policy,
         )
-        self.norm = batch_norm("norm")
+        self.norm = batch_norm("norm", self.dtype_policy)
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights."""
@@ -93,6 +95,7 @@ def build_network(
     bins: int | None = None,
     linear: bool = False,
     seed: int | None = None,
+    dtype: Any = None,
 ) -> keras.Model:
     """A functional model from features to one raw output for each head.
 
@@ -108,6 +111,7 @@ def build_network(
         features; None: without.
       linear: whether to add a linear path around trunk and heads, 0 at first.
       seed: of the initial weights.
+      dtype: policy of the layers made here, such as "mixed_bfloat16"; None: Keras' global one.
 
     Returns:
       A model with output [batch, R], near 0 at first.
@@ -120,32 +124,32 @@ def build_network(
     features = keras.Input((num_features,), name="features")
     encoded = features
     if bins is not None:
-        encoding = PiecewiseLinear(bins, name=ENCODING)(features)
-        encoded = keras.layers.Concatenate(name="encoded")([features, encoding])
+        # Half precision would move the edges.
+        encoding = PiecewiseLinear(bins, name=ENCODING, dtype="float32")(features)
+        join = keras.layers.Concatenate(name="encoded", dtype="float32")
+        encoded = join([features, encoding])
     trunk = encoded
-    if backbone is None or isinstance(backbone, (str, list, tuple)):
+    if not isinstance(backbone, keras.Model):
         for layer, width in enumerate(_units(backbone)):
             initial = keras.initializers.HeNormal(None if seed is None else seed + layer)
             trunk = keras.layers.Dense(
-                width, activation="relu", kernel_initializer=initial, name=f"trunk_{layer}"
+                width,
+                activation="relu",
+                kernel_initializer=initial,
+                name=f"trunk_{layer}",
+                dtype=dtype,
             )(trunk)
-            trunk = batch_norm(f"trunk_norm_{layer}")(trunk)
+            trunk = batch_norm(f"trunk_norm_{layer}", dtype)(trunk)
     else:
-        given: Any = backbone
-        expected = given.input_shape[-1]
-        width = encoded.shape[-1]
-        if expected is not None and expected != width:
-            after = "preprocessing" if bins is None else f"preprocessing and bins={bins}"
-            raise ValueError(
-                f"backbone takes {expected} features, but the data have {width} after {after}; "
-                f"build it with keras.Input(({width},))."
-            )
-        trunk = given(encoded)
+        _check_shapes(backbone, encoded.shape[-1], bins)
+        trunk = backbone(encoded)
     head_seed = None if seed is None else seed + 1000
-    raw = ParallelHeads(num_outputs, seed=head_seed, name="heads")(trunk)
+    raw = ParallelHeads(num_outputs, seed=head_seed, name="heads", dtype=dtype)(trunk)
     if linear:
-        path = keras.layers.Dense(num_outputs, kernel_initializer="zeros", name="linear")(encoded)
-        raw = keras.layers.Add(name="raw")([raw, path])
+        path = keras.layers.Dense(
+            num_outputs, kernel_initializer="zeros", name="linear", dtype=dtype
+        )
+        raw = keras.layers.Add(name="raw", dtype=dtype)([raw, path(encoded)])
     return keras.Model(features, raw, name="network")
 
 
@@ -154,13 +158,67 @@ def encoding_of(network: keras.Model) -> PiecewiseLinear | None:
     return next((layer for layer in network.layers if layer.name == ENCODING), None)
 
 
+def frozen_layers(network: keras.Model, backbone: Any = None) -> list[str]:
+    """Names of the layers made here whose weights are not trained.
+
+    Args:
+      network: of `build_network`.
+      backbone: a Keras model that keeps account of its own layers.
+    """
+    return [x.name for x in network.layers if not x.trainable and x is not backbone]
+
+
+def freeze(network: keras.Model, names: Sequence[str]) -> None:
+    """Stops the training of layers by name, as `frozen_layers` gives them."""
+    for name in names:
+        network.get_layer(name).trainable = False
+
+
+def copy_untrained(source: keras.Model, target: keras.Model) -> None:
+    """Copies the weights of all layers that training leaves alone to a network of the same shape.
+
+    A frozen trunk means what its weights say, and the constants of a `Normalization` likewise.
+    """
+    layers = (network._flatten_layers(include_self=False) for network in (source, target))
+    for given, made in zip(*layers, strict=True):
+        if given.weights and not given.trainable_weights:
+            made.set_weights(given.get_weights())
+
+
+def _check_shapes(backbone: keras.Model, num_features: int, bins: int | None) -> None:
+    advice = f"begin it with keras.Input(({num_features},)), end it with [batch, width]"
+    try:
+        taken, given = backbone.input_shape, backbone.output_shape
+    except (AttributeError, ValueError) as error:
+        raise ValueError(f"backbone {backbone.name!r} has no shapes yet: {advice}.") from error
+    if not _is_matrix(taken) or not _is_matrix(given) or given[1] is None:
+        raise ValueError(
+            f"backbone {backbone.name!r} maps {taken} to {given}; expected one matrix to one "
+            f"matrix: {advice}."
+        )
+    if taken[1] not in (None, num_features):
+        after = "preprocessing" if bins is None else f"preprocessing and bins={bins}"
+        raise ValueError(
+            f"backbone takes {taken[1]} features, but the data have {num_features} after {after}; "
+            f"build it with keras.Input(({num_features},))."
+        )
+
+
+def _is_matrix(shape: Any) -> bool:
+    return isinstance(shape, tuple) and len(shape) == 2 and not isinstance(shape[1], (tuple, list))
+
+
 def _units(backbone: str | Sequence[int] | None) -> Sequence[int]:
     if backbone is None:
         return PRESETS["paper"]
     units = PRESETS.get(backbone) if isinstance(backbone, str) else backbone
-    if not units or not all(isinstance(width, int) and width > 0 for width in units):
+    if (
+        not isinstance(units, (list, tuple))
+        or not units
+        or not all(isinstance(width, (int, np.integer)) and width > 0 for width in units)
+    ):
         raise ValueError(
             f"backbone={backbone!r} is not known; expected one of {tuple(PRESETS)}, widths of "
             "layers such as (64, 32), or a Keras model."
         )
-    return units
+    return [int(width) for width in units]

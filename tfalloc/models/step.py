@@ -87,6 +87,12 @@ class GoalStep(keras.Model):
         Raises:
           ValueError: if an argument is out of range, or does not go with another or with a head.
         """
+        for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+            if kwargs.get(name) is not None:
+                raise ValueError(
+                    f"{name}={kwargs[name]!r}: the losses and metrics of this model are its own; "
+                    "choose by response_loss=, cost_loss=, goal_weight= and validation_budgets=."
+                )
         objective = Objective.checked(goal_weight, goal_scale, budget, gradient, validation_budgets)
         self._choose_losses(response_loss=response_loss, cost_loss=cost_loss)
         if optimizer is not None and weight_decay is not None:
@@ -120,6 +126,22 @@ class GoalStep(keras.Model):
             for _, each in objective.gradients
         ]
         self._forward = None
+
+    def _check_trainable(self) -> None:
+        """Refuses weights that were frozen, or no longer are, since the optimizer was built.
+
+        The step compiled for it would go on training the weights as they were.
+        """
+        optimizer: Any = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if not optimizer.built:
+            return
+        known = {id(each) for each in optimizer._trainable_variables}
+        if known != {id(each) for each in self.trainable_variables}:
+            raise ValueError(
+                f"the optimizer knows {len(known)} weights, but "
+                f"{len(self.trainable_variables)} are to be trained: layers were frozen, or no "
+                "longer are, since compile; call compile again."
+            )
 
     def train_through_allocation(self, wanted: bool) -> None:
         """Whether the training step differentiates the goal, or only the prediction losses."""
@@ -292,6 +314,8 @@ class GoalStep(keras.Model):
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             **self._compiled_objective().to_config(),
             "jit_compile": self._xla,
+            "run_eagerly": self.run_eagerly,
+            "steps_per_execution": self.steps_per_execution,
         }
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
