@@ -144,6 +144,57 @@ class TestWarmStart:
             fit(model_of(**compiled), trial_of_two_arms, warm_start=True, **options)
 
 
+class TestWarmStartFromGivenWeights:
+    @pytest.mark.parametrize("goal_weight", [1.0, 60.0])
+    def test_they_are_kept_unless_beaten_by_a_standard_error(
+        self, goal_weight, model_of, trial_of_two_arms
+    ):
+        model = model_of(goal_weight=0.0)
+        fit(model, trial_of_two_arms, epochs=8)
+        before, start = model.get_weights(), judged(model, trial_of_two_arms)["goal"]
+        model.compile(keras.optimizers.Adam(0.02), goal_weight=goal_weight, budget=0.3)
+        history = fit(model, trial_of_two_arms, warm_start="given")
+        assert "phase" not in history and len(history["val_goal"]) == 3
+        result = judged(model, trial_of_two_arms)["goal"]
+        kept = all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+        assert kept or result == pytest.approx(max(history["val_goal"]))
+        assert result >= judged_at_start(model, before, trial_of_two_arms) - 1e-9
+        assert kept or result > start
+
+    def test_weights_that_nothing_beats_stay(self, model_of, trial_of_two_arms):
+        model = model_of(optimizer=keras.optimizers.Adam(0.02))
+        fit(model, trial_of_two_arms, epochs=5)
+        before = model.get_weights()
+        model.compile(keras.optimizers.SGD(0.0), goal_weight=1.0, budget=0.3)
+        fit(model, trial_of_two_arms, epochs=1, warm_start="given")
+        trained = {id(x) for x in model.trainable_weights}
+        for variable, weight in zip(model.weights, before, strict=True):
+            if id(variable) in trained:
+                np.testing.assert_array_equal(variable, weight)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({}, "none yet: fit, load or imitate"),
+            ({"validation_split": 0.0}, "pass validation_data or a validation_split"),
+            ({"warm_start": "start"}, "warm_start='start': expected True, False or 'given'"),
+            ({"callbacks": [keras.callbacks.EarlyStopping()]}, "ends training itself"),
+        ],
+    )
+    def test_messages(self, options, message, model_of, trial_of_two_arms):
+        with pytest.raises(ValueError, match=message):
+            fit(model_of(), trial_of_two_arms, **{"warm_start": "given", **options})
+
+
+def judged_at_start(model, weights, data):
+    """The goal on validation rows that other weights reach."""
+    after = model.get_weights()
+    model.set_weights(weights)
+    goal = judged(model, data)["goal"]
+    model.set_weights(after)
+    return goal
+
+
 def test_small_batches_are_said_once(model_of, trial_of_two_arms):
     with pytest.warns(UserWarning, match="rests on .* matched rows") as caught:
         fit(model_of(), trial_of_two_arms, batch_size=40, epochs=2)

@@ -35,6 +35,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study") / "methods"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(methods.METHODS, "random", Random)
+        patch.setitem(methods.TUNED["well_specified"], "random", {})
         runs = methods.study(
             folder, "well_specified", seeds=2, first_seed=FIRST, settings=methods.FAST,
             methods=["logistic", "boosting, per arm", "random"], command="typed",

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
 DEFAULT_PATIENCE = 5
+GIVEN = "given"  # of warm_start
 # Below these the goal of a batch is mostly noise. Q is a mean over matched rows: with r responders
 # among them its relative standard error is some 1 / sqrt(r), 32 % for 10, where the policies that
 # training tells apart differ by a tenth. The price that meets the budget hangs on the mean cost of
@@ -95,6 +97,9 @@ class Phases(keras.callbacks.Callback):
       monitor: name of the metric that decides what is kept, and when the last phase ends.
       patience: epochs of a phase without a better value before it ends; None: all epochs.
       keep_best: whether the weights of the best epoch are restored, else the last are kept.
+      judge: gives the validation logs of the weights that the model starts with, which the last
+        phase has to beat as it has to beat what a two-stage phase hands on; None: they do not
+        count.
     """
 
     def __init__(
@@ -104,9 +109,11 @@ class Phases(keras.callbacks.Callback):
         monitor: str,
         patience: int | None,
         keep_best: bool,
+        judge: Callable[[], dict[str, float]] | None = None,
     ):
         super().__init__()
         self.through_allocation, self.epochs, self.keep_best = through_allocation, epochs, keep_best
+        self.judge = judge
         self.patience = math.inf if patience is None else patience
         self.phase, self.phase_epochs = 0, 0
         self.final = Best(monitor)
@@ -123,6 +130,10 @@ class Phases(keras.callbacks.Callback):
             optimizer = self.model.optimizer
             self.fresh_optimizer = type(optimizer).from_config(optimizer.get_config())
             self.fresh_optimizer.build(self.model.trainable_variables)
+        if self.judge is not None:
+            given = Best(self.final.monitor)
+            given.offer(self.judge(), self.model)
+            self.final.inherit(given)
         self.model.train_through_allocation(self.through_allocation[self.phase])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -240,12 +251,13 @@ def plan(
     callbacks: Any,
     *,
     through_allocation: bool,
-    warm_start: bool,
+    warm_start: bool | str,
     epochs: int,
     early_stopping: bool | int,
     monitor: str | None,
     validated: bool,
     judged: bool,
+    judge: Callable[[], dict[str, float]] | None = None,
 ) -> list[Any]:
     """The callbacks of a training, the user's and ours.
 
@@ -258,6 +270,7 @@ def plan(
       monitor: as in `fit`.
       validated: whether there are validation rows.
       judged: whether validation has budgets to judge at.
+      judge: gives the validation logs of the model as it is.
 
     Returns:
       First `EpochLogs`, so that the user's callbacks see what it writes; last what may put weights
@@ -272,20 +285,28 @@ def plan(
         callbacks = [callbacks]
     callbacks = list(callbacks or [])
     own = any(isinstance(each, keras.callbacks.EarlyStopping) for each in callbacks)
+    if warm_start not in (True, False, GIVEN):
+        raise ValueError(f"warm_start={warm_start!r}: expected True, False or {GIVEN!r}.")
     if warm_start and not through_allocation:
         raise ValueError(
-            "warm_start=True trains two-stage first and then through the allocation: compile with "
-            "a goal_weight above 0 and a budget."
+            f"warm_start={warm_start!r} trains through the allocation from a two-stage model: "
+            "compile with a goal_weight above 0 and a budget."
+        )
+    if warm_start == GIVEN and not validated:
+        raise ValueError(
+            f"warm_start={GIVEN!r} keeps the weights that the model has unless an epoch beats "
+            "them on validation rows: pass validation_data or a validation_split."
         )
     if warm_start and own:
+        what = "both phases" if warm_start is True else "training"
         raise ValueError(
-            "warm_start=True ends both phases itself: pass early_stopping=patience and monitor= "
-            "instead of an EarlyStopping callback."
+            f"warm_start={warm_start!r} ends {what} itself: pass early_stopping=patience and "
+            "monitor= instead of an EarlyStopping callback."
         )
     if warm_start and any(isinstance(each, keras.callbacks.BackupAndRestore) for each in callbacks):
         raise ValueError(
-            "warm_start=True with BackupAndRestore: that brings weights back, not the phase, and "
-            "two-stage training would begin again; pass resume_from=directory instead."
+            f"warm_start={warm_start!r} with BackupAndRestore: that brings weights back, not the "
+            "phase, and two-stage training would begin again; pass resume_from=directory instead."
         )
     if early_stopping is not True and early_stopping < 0:
         raise ValueError(f"early_stopping={early_stopping!r}: expected True, False or a patience.")
@@ -294,11 +315,12 @@ def plan(
     stops = bool(early_stopping) and validated and not own
     patience = DEFAULT_PATIENCE if early_stopping is True else int(early_stopping)
     phases = Phases(
-        [False, True] if warm_start else [through_allocation],
+        [False, True] if warm_start is True else [through_allocation],
         epochs,
         monitor,
         patience if stops else None,
-        keep_best=stops or (warm_start and validated),
+        keep_best=stops or bool(warm_start and validated),
+        judge=judge if warm_start == GIVEN else None,
     )
     warn = [WarnOfFewMatches()] if through_allocation else []
-    return [EpochLogs(phases if warm_start else None), *callbacks, *warn, phases]
+    return [EpochLogs(phases if warm_start is True else None), *callbacks, *warn, phases]

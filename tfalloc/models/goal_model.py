@@ -41,7 +41,7 @@ class GoalModel(GoalStep):
         epochs: int = 20,
         validation_data: Any = None,
         validation_split: float = 0.2,
-        warm_start: bool = False,
+        warm_start: bool | str = False,
         doubly_robust: bool = False,
         early_stopping: bool | int = True,
         monitor: str | None = None,
@@ -70,6 +70,8 @@ class GoalModel(GoalStep):
             is kept, but one through the allocation only if it beats that two-stage model (by more
             than a standard error of the paired difference, if the monitor is "val_goal"): on the
             validation rows the result is never worse than two-stage. The logs have `phase`, 1 or 2.
+            "given": the weights that the model has, trained, loaded or from `imitate`, take the
+            place of that two-stage model, and there is no first phase.
           doubly_robust: whether to train two-stage copies of this model first, cross-fitted in two
             folds of the training rows, whose predictions take noise out of the goal's gradient:
             `gradients.Smoothed` becomes doubly robust, `gradients.Integrated` gets a baseline; the
@@ -132,7 +134,13 @@ class GoalModel(GoalStep):
             monitor=monitor,
             validated=validation_data is not None,
             judged=bool(objective.validation_budgets),
+            judge=lambda: self._validation_logs(validation_data),
         )
+        if warm_start == fitting.GIVEN and not self._adapted:
+            raise ValueError(
+                f"warm_start={fitting.GIVEN!r} starts from weights that the model has, and it has "
+                "none yet: fit, load or imitate first, or pass warm_start=True."
+            )
         if not self._adapted:
             self.adapt(x)
         self._check_trainable()
@@ -152,7 +160,8 @@ class GoalModel(GoalStep):
             "initial_epoch": initial_epoch,
             **{name: value for name, value in kwargs.items() if name != "verbose"},
         }
-        last_epoch = initial_epoch + (1 + warm_start) * (epochs - initial_epoch)
+        phases = 2 if warm_start is True else 1
+        last_epoch = initial_epoch + phases * (epochs - initial_epoch)
         whole = len(x) // rows if own else max(int(x.cardinality()), 0)  # batches of an epoch
         if own:
             kwargs["steps_per_epoch"] = kwargs.get("steps_per_epoch") or whole
@@ -220,6 +229,11 @@ class GoalModel(GoalStep):
             raise
         finally:
             self.train_through_allocation(objective.through_allocation)
+
+    def _validation_logs(self, validation_data: Any) -> dict[str, float]:
+        """What an epoch that ended with these weights would log of the validation rows."""
+        logs = self.evaluate(validation_data, return_dict=True)
+        return {f"val_{name}": value for name, value in logs.items()}
 
     def _cross_fit(self, train: Any, validation_data: Any, epochs: int) -> CrossFitted:
         objective = self._compiled_objective()

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,15 +38,20 @@ from tfalloc.datasets import Simulation
 from tfalloc.evaluation import mix_curve, oracle_curve, true_curve
 from tfalloc.reproduce import methods_report
 from tfalloc.reproduce.figures import require_matplotlib
-from tfalloc.reproduce.methods_controls import CONTROLS, TUNED, Method
+from tfalloc.reproduce.methods_controls import (
+    CONTROLS,
+    OUR_NETWORK,
+    RECIPE,
+    TUNED,
+    Method,
+)
+from tfalloc.reproduce.methods_ours import OURS
 from tfalloc.reproduce.methods_task import FAST as FAST
 from tfalloc.reproduce.methods_task import Scenario, Settings, Task, checked
 from tfalloc.reproduce.runs import Runs
 
 NUM_BUDGETS = 5
 
-# The package's own methods, like the controls: name -> function(task, seed) of a fitted model.
-OURS: dict[str, Method] = {}
 METHODS: dict[str, Method] = {**CONTROLS, **OURS}
 
 
@@ -121,7 +127,7 @@ def study(
 
 def _chosen(simulation: str, methods: Sequence[str] | None) -> list[str]:
     """Names of methods to run, in the order of `METHODS`."""
-    expected = [x for x in METHODS if x not in CONTROLS or x in TUNED[simulation]]
+    expected = [name for name in METHODS if _entry(name) in TUNED[simulation]]
     unknown = [name for name in methods or () if name not in expected]
     if unknown:
         raise ValueError(
@@ -148,10 +154,15 @@ def _check_kept(runs: Runs, simulation: str, chosen: list[str]) -> None:
         )
 
 
+def _entry(method: str) -> str:
+    """Where `TUNED` has a method's arguments."""
+    return RECIPE if method in OURS or method == OUR_NETWORK else method
+
+
 def _plain_arguments(simulation: str, method: str) -> dict[str, Any]:
     """Arguments as JSON keeps them: tuples are lists."""
-    given = TUNED[simulation].get(method, {})
-    return {name: list(x) if isinstance(x, tuple) else x for name, x in given.items()}
+    given: dict[str, Any] = json.loads(json.dumps(TUNED[simulation][_entry(method)]))
+    return given
 
 
 class Protocol:

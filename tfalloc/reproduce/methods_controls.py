@@ -18,6 +18,8 @@ from tfalloc.reproduce.methods_task import Task
 Method = Callable[[Task, int], Any]
 
 PATIENCE = 5  # epochs without a better validation loss
+RECIPE = "recipe"  # what the package's own methods have in common
+OUR_NETWORK = "our network, goal_weight 0"
 _PER_ARM = {"learning_rate": 0.1, "max_iter": 80, "max_leaf_nodes": 8, "min_samples_leaf": 100}
 _SINGLE = {"learning_rate": 0.05, "max_iter": 200, "max_leaf_nodes": 16, "min_samples_leaf": 200}
 
@@ -33,6 +35,39 @@ _COMMON: dict[str, dict[str, Any]] = {
 }
 
 
+# Of the package's own methods. The network's shape says what is known of the simulation: arms are
+# ordered and more cannot hurt; 30 doses form a curve.
+_TABLE: dict[str, Any] = {
+    "shape": {"backbone": (64,), "bins": 16, "linear": True, "monotone": True},
+    "student": {},
+    "weight_decay": 0.1,
+    "networks": 3,
+    "boostings": 3,
+    "boosting": {**_SINGLE, "max_features": 0.4},
+    "logistics": 0,
+    "imitation_epochs": 8,
+    "goal_weight": 0.3,
+    "epochs": 12,
+    "learning_rate": 3e-4,
+    "batch_size": 10_000,
+}
+_COINS: dict[str, Any] = {
+    **_TABLE,
+    "shape": {"backbone": (16,), "heads": "spline", "linear": True},
+    "student": {"backbone": (32,)},
+    "weight_decay": 0.01,
+    "networks": 4,
+    "boostings": 0,
+}
+_LINEAR: dict[str, Any] = {
+    **_TABLE,
+    "shape": {"backbone": (16,), "linear": True},
+    "networks": 0,
+    "boostings": 0,
+    "logistics": 1,
+}
+
+
 def _but(name: str) -> dict[str, dict[str, Any]]:
     return {method: given for method, given in _COMMON.items() if method != name}
 
@@ -41,16 +76,16 @@ def _but(name: str) -> dict[str, dict[str, Any]]:
 # simulation. Two arms leave a spline over arms nothing to smooth. DRP wants arms in the order of
 # their mean cost in the trial, which 30 neighbours are not in by chance.
 TUNED: dict[str, dict[str, dict[str, Any]]] = {
-    "criteo_like": {**_but("spline logistic")},
-    "produce_coin": {**_but("DRP")},
-    "criteo_outcomes": {**_COMMON},
-    "well_specified": {**_COMMON},
+    "criteo_like": {**_but("spline logistic"), RECIPE: _TABLE},
+    "produce_coin": {**_but("DRP"), RECIPE: _COINS},
+    "criteo_outcomes": {**_COMMON, RECIPE: _TABLE},
+    "well_specified": {**_COMMON, RECIPE: _LINEAR},
 }
 
 
 def arguments(task: Task, method: str) -> dict[str, Any]:
-    """The hyper-parameters of a method on the task's simulation; none are kept: {}."""
-    return dict(TUNED[task.simulation].get(method, {}))
+    """The hyper-parameters of a method on the task's simulation."""
+    return dict(TUNED[task.simulation][method])
 
 
 def train(
@@ -59,6 +94,7 @@ def train(
     *,
     learning_rate: float,
     batch_size: int,
+    weight_decay: float | None = None,
     objective: dict[str, Any] | None = None,
     **options: Any,
 ) -> Any:
@@ -69,13 +105,14 @@ def train(
       model: `AllocationModel` or a baseline like it, unfitted.
       learning_rate: of Adam.
       batch_size: rows a step; at most a tenth of the rows.
+      weight_decay: decoupled, of Adam.
       objective: further arguments of `compile`.
       **options: of `fit`: monitor, warm_start and the like.
 
     Returns:
       The model.
     """
-    optimizer = keras.optimizers.Adam(learning_rate)
+    optimizer = keras.optimizers.Adam(learning_rate, weight_decay=weight_decay)
     model.compile(optimizer, jit_compile=task.settings.jit, **(objective or {}))
     fixed = {"validation_split": 0.1, "early_stopping": PATIENCE, "verbose": 0}
     size = min(batch_size, len(task.trial) // 10)
@@ -104,15 +141,30 @@ def _spline(task: Task, seed: int) -> Any:
     return model.fit(task.trial)
 
 
-def _boosting(per: str, method: str) -> Method:
-    def fit(task: Task, seed: int) -> Any:
-        # scikit-learn's own choice is to stop early with many rows, by a loss that hides uplifts.
-        options = {"early_stopping": False, "seed": seed, **arguments(task, method)}
-        options["max_iter"] = min(options["max_iter"], task.settings.trees)
-        model = baselines.gradient_boosting(per=per, cost_amounts=task.cost_amounts, **options)
-        return model.fit(task.trial)
+def boosting(task: Task, per: str, options: dict[str, Any]) -> Any:
+    """Gradient boosting, fitted; options as of `baselines.gradient_boosting`."""
+    # scikit-learn's own choice is to stop early with many rows, by a loss that hides uplifts.
+    options = {"early_stopping": False, **options}
+    options["max_iter"] = min(options["max_iter"], task.settings.trees)
+    model = baselines.gradient_boosting(per=per, cost_amounts=task.cost_amounts, **options)
+    return model.fit(task.trial)
 
-    return fit
+
+def _boosting(per: str, method: str) -> Method:
+    return lambda task, seed: boosting(task, per, {"seed": seed, **arguments(task, method)})
+
+
+def our_network(task: Task, seed: int, index: int = 0) -> AllocationModel:
+    """A network of our shape by its prediction losses; other indices, other weights and rows."""
+
+    def fit() -> AllocationModel:
+        given = arguments(task, RECIPE)
+        shape = {**given["shape"], "seed": 100 * seed + index, **on_response(task)}
+        model = AllocationModel(task.num_treatments, **shape)
+        options = {"weight_decay": given["weight_decay"], "monitor": "val_loss"}
+        return train(task, model, learning_rate=3e-3, batch_size=1_000, **options)
+
+    return task.shared(f"network {seed} {index}", fit)
 
 
 def _drp(task: Task, seed: int) -> Any:
@@ -144,4 +196,5 @@ CONTROLS: dict[str, Method] = {
     "DRP": _drp,
     "DFCL-IFD": _dfcl,
     "network, goal_weight 0": _network,
+    OUR_NETWORK: our_network,
 }

@@ -1,0 +1,109 @@
+"""The package's own methods of the study: what each step of the recipe adds.
+
+    averaged                   the mean of a few learners: networks of our shape with different
+                               seeds, and where trees do well, boosting on random features
+    imitated                   one network that predicts what they predict on average
+    imitated, two-stage        that network, trained on for a few epochs by its prediction losses
+    imitated, smoothed         the same epochs, through the allocation: `gradients.Smoothed`
+    imitated, differences      the same epochs, through the allocation: `FiniteDifference`
+
+The last three start from the same weights and differ in nothing but the objective, so that their
+differences are what training through the allocation is worth. Nothing is chosen by validation rows
+after imitation: the learners that were averaged have seen them. The network alone, without
+averaging and imitation, is the control "our network, goal_weight 0".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tfalloc import baselines, gradients
+from tfalloc.baselines.average import predictions
+from tfalloc.models import AllocationModel
+from tfalloc.reproduce.methods_controls import (
+    CONTROLS,
+    RECIPE,
+    Method,
+    arguments,
+    boosting,
+    on_response,
+    our_network,
+    train,
+)
+from tfalloc.reproduce.methods_task import Task
+
+IMITATION = 50  # index of the imitating network's seed, beyond those of the members
+
+
+def _averaged(task: Task, seed: int) -> Any:
+    given = arguments(task, RECIPE)
+
+    def trees(index: int) -> Any:
+        options = {**given["boosting"], "seed": 100 * seed + index}
+        return task.shared(f"trees {seed} {index}", lambda: boosting(task, "single", options))
+
+    networks = [our_network(task, seed, index) for index in range(given["networks"])]
+    members = [*networks, *(trees(index) for index in range(given["boostings"]))]
+    if given["logistics"]:
+        members.append(task.shared(f"logistic {seed}", lambda: CONTROLS["logistic"](task, seed)))
+    return baselines.Average(members)  # of learners that are fitted already
+
+
+def _imitated(task: Task, seed: int) -> Any:
+    return task.shared(f"imitated {seed}", lambda: _imitate(task, seed))
+
+
+def _imitate(task: Task, seed: int) -> AllocationModel:
+    given = arguments(task, RECIPE)
+    teacher = task.shared(f"averaged {seed}", lambda: _averaged(task, seed))
+    shape = {**given["shape"], **given["student"], **on_response(task)}
+    model = AllocationModel(task.num_treatments, seed=100 * seed + IMITATION, **shape)
+    model.compile(jit_compile=task.settings.jit)
+    epochs = min(given["imitation_epochs"], task.settings.epochs)
+    model.imitate(task.trial, teacher.predict(task.trial), epochs=epochs, verbose=0)
+    return model
+
+
+def _continued(task: Task, seed: int, gradient: Any) -> AllocationModel:
+    """The imitating network after some more epochs; without a gradient they are two-stage."""
+    given, start = arguments(task, RECIPE), _imitated(task, seed)
+    model = AllocationModel.from_config(start.get_config())
+    model.set_weights(start.get_weights())
+    objective: dict[str, Any] = {}
+    if gradient is not None:
+        made = gradient(_usual_step(start, task))
+        weight = given["goal_weight"]
+        objective = {"goal_weight": weight, "budget": task.budgets, "gradient": made}
+    fixed = {"early_stopping": False, "validation_split": 0.0}
+    fixed["epochs"] = min(given["epochs"], task.settings.epochs)
+    rate, size = given["learning_rate"], given["batch_size"]
+    return train(task, model, learning_rate=rate, batch_size=size, objective=objective, **fixed)
+
+
+def _usual_step(model: AllocationModel, task: Task) -> float:
+    """Mean change of predicted response between neighbouring arms: the scale of decisions."""
+    response = predictions(model, task.trial)["response"]
+    return float(np.abs(np.diff(response, axis=1)).mean())
+
+
+def _two_stage(task: Task, seed: int) -> Any:
+    return _continued(task, seed, None)
+
+
+def _smoothed(task: Task, seed: int) -> Any:
+    return _continued(task, seed, lambda step: gradients.Smoothed(temperature=step, mu="alpha"))
+
+
+def _differences(task: Task, seed: int) -> Any:
+    return _continued(task, seed, lambda step: gradients.FiniteDifference())
+
+
+OURS: dict[str, Method] = {
+    "averaged": _averaged,
+    "imitated": _imitated,
+    "imitated, two-stage": _two_stage,
+    "imitated, smoothed": _smoothed,
+    "imitated, differences": _differences,
+}
