@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tfalloc.cli import console
+from tfalloc.cli import console, typed
 from tfalloc.cli.versions import start_tensorflow
 
 Output = Annotated[
@@ -36,6 +34,7 @@ app = typer.Typer(
 
 @app.command()
 def synthetic(
+    context: typer.Context,
     output: Output = None,
     seeds: Seeds = None,
     rows: Rows = None,
@@ -52,12 +51,15 @@ def synthetic(
     settings = _changed(study.FAST if fast else study.Settings(), rows=rows)
     folder = output or Path("reproduce-synthetic")
     seeds = _seeds(seeds, 2 if fast else 20)
-    study.study(folder, seeds=seeds, settings=settings, restart=restart, command=_command())
+    study.study(
+        folder, seeds=seeds, settings=settings, restart=restart, command=typed.command(context)
+    )
     _show(folder)
 
 
 @app.command()
 def coin(
+    context: typer.Context,
     output: Output = None,
     seeds: Seeds = None,
     rows: Rows = None,
@@ -84,12 +86,15 @@ def coin(
     )
     folder = output or Path("reproduce-coin")
     seeds = _seeds(seeds, 2 if fast else 4)
-    study.study(folder, seeds=seeds, settings=settings, restart=restart, command=_command())
+    study.study(
+        folder, seeds=seeds, settings=settings, restart=restart, command=typed.command(context)
+    )
     _show(folder)
 
 
 @app.command()
 def criteo(
+    context: typer.Context,
     output: Output = None,
     data: Annotated[
         Path | None,
@@ -133,7 +138,7 @@ def criteo(
         data=data,
         methods=None if methods is None else [name.strip() for name in methods.split(";")],
         restart=restart,
-        command=_command(),
+        command=typed.command(context),
     )
     _show(folder)
 
@@ -153,10 +158,6 @@ def _seeds(given: int | None, otherwise: int) -> int:
     if given is not None and given < 1:
         raise ValueError(f"--seeds {given}: expected at least 1.")
     return otherwise if given is None else given
-
-
-def _command() -> str:
-    return shlex.join(["tfalloc", *sys.argv[1:]])
 
 
 def _show(folder: Path) -> None:
