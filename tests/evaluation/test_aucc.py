@@ -213,6 +213,19 @@ def test_cluster_bootstrap_of_repeated_rows_is_that_of_rows():
     assert naive.stderr < 0.6 * aware.stderr
 
 
+def test_replicates_without_an_arm_are_left_out():
+    """Clusters of one arm each: some replicates draw no treated one, and have no curve."""
+    worth, trial = make_trial(np.random.default_rng(15), 400)
+    cluster = np.arange(400) % 6
+    trial["treatment"] = (cluster < 2).astype(int)
+    trial["cost"] = trial["treatment"] * 1.0
+    trial["response"] = trial["treatment"] * worth
+    with pytest.warns(UserWarning, match="6 clusters") as caught:
+        found = aucc(worth, trial, num_thresholds=20, num_bootstrap=100, cluster=cluster)
+    assert [x for x in caught if x.category is not UserWarning] == []
+    assert 0 < found.stderr < 0.3
+
+
 def test_rows_without_outcomes_may_be_drawn_together():
     """The short cut for equal weights gives the standard error of drawing every row."""
     rng = np.random.default_rng(10)

@@ -112,8 +112,8 @@ class CostCurves:
         width = max(unit.size for _, unit, *_ in orders)
         done = 0
         for counts, sizes in resampler.draws(num, width):
-            with np.errstate(divide="ignore", invalid="ignore"):
-                scale = 1.0 / sizes
+            # Of a few clusters a replicate may draw none that has an arm: there is no curve then.
+            scale = np.divide(1.0, sizes, out=np.full_like(sizes, np.nan), where=sizes > 0.0)
             for i, (ranking, unit, arm, cost, response) in enumerate(orders):
                 factor = counts[:, unit] * scale[:, arm]
                 found[i, done : done + len(counts)] = self._areas(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,6 +16,10 @@ ESTIMATORS = ("hajek", "matched", "ht", "doubly_robust")
 
 # Propensities this close to the observed shares (float32 columns) are the observed shares.
 SHARE_TOLERANCE = 1e-5
+
+# Standard errors are known from the differences between clusters; with fewer than this they are
+# off by a sixth or more (one over the root of twice the number), and mostly too small.
+FEW_CLUSTERS = 20
 
 
 class Rows(NamedTuple):
@@ -137,7 +142,11 @@ def as_clusters(cluster: Any, data: Any, num_rows: int) -> npt.NDArray[np.intp] 
       [N], in [0, number of clusters); None if `cluster` is.
 
     Raises:
-      ValueError: there is no such column, it has another length, or an id is missing.
+      ValueError: there is no such column, it has another length, an id is missing, or all rows are
+        of one cluster.
+
+    Warns:
+      UserWarning: there are fewer than `FEW_CLUSTERS`.
     """
     if cluster is None:
         return None
@@ -163,6 +172,18 @@ def as_clusters(cluster: Any, data: Any, num_rows: int) -> npt.NDArray[np.intp] 
         raise ValueError(
             f"cluster has no id in row {int(np.argmin(codes))}; expected one for each row: give "
             "rows of their own an id of their own."
+        )
+    count = int(codes.max()) + 1
+    if count < 2:
+        raise ValueError(
+            f"cluster puts all {num_rows} rows into one cluster; expected several, some dozens at "
+            "best: errors are known from the differences between clusters only."
+        )
+    if count < FEW_CLUSTERS:
+        warnings.warn(
+            f"cluster has {count} clusters: standard errors from fewer than {FEW_CLUSTERS} are "
+            "themselves uncertain, mostly too small, and so are intervals and p-values.",
+            stacklevel=4,
         )
     return codes
 

@@ -124,7 +124,7 @@ def policy_outcome(
         (cross-fitted, or trained on other rows). For "doubly_robust" only.
       cluster: rows that are not independent (one user's, one shop's): [rows] of ids, or the name
         of a column of `data`. Influences are summed within clusters before they are squared, so
-        the intervals need clusters by the dozen.
+        the intervals need clusters by the dozen: one is refused, a few are warned of.
       confidence: level of the intervals.
 
     Returns:
