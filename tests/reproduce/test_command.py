@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.cli.conftest import invoke
+from tfalloc.reproduce import synthetic
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +22,24 @@ def test_files_are_left(folder):
     (maker,) = kept["makers"]
     assert maker["command"] == f"tfalloc reproduce synthetic --fast --seeds 1 --output '{folder}'"
     assert {run["key"]["seed"] for run in kept["runs"]} == {0}
+
+
+def test_interrupted_it_says_what_is_kept(folder, tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(synthetic.Laboratory, "run", interrupt)
+    options = ["reproduce", "synthetic", "--fast", "--output"]
+    result = invoke(*options, folder, "--seeds", 2)
+    assert result.code == 130 and result.err.endswith(
+        f"interrupted: finished runs are in {folder / 'runs.json'}: "
+        "the same command goes on from there.\n"
+    )
+    result = invoke(*options, folder, "--restart")
+    assert result.err.endswith("the same command without --restart goes on from there.\n")
+    result = invoke(*options, tmp_path / "new")
+    assert result.code == 130 and result.err.endswith("interrupted: no output was written.\n")
+    assert not (tmp_path / "new").exists()
 
 
 def test_other_sizes_are_refused_in_one_line(folder):

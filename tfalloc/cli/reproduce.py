@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tfalloc.cli import console, typed
+from tfalloc.cli import console, errors, typed
 from tfalloc.cli.versions import start_tensorflow
 
 Output = Annotated[
@@ -51,9 +53,10 @@ def synthetic(
     settings = _changed(study.FAST if fast else study.Settings(), rows=rows)
     folder = output or Path("reproduce-synthetic")
     seeds = _seeds(seeds, 2 if fast else 20)
-    study.study(
-        folder, seeds=seeds, settings=settings, restart=restart, command=typed.command(context)
-    )
+    with _kept(folder, restart):
+        study.study(
+            folder, seeds=seeds, settings=settings, restart=restart, command=typed.command(context)
+        )
     _show(folder)
 
 
@@ -86,9 +89,10 @@ def coin(
     )
     folder = output or Path("reproduce-coin")
     seeds = _seeds(seeds, 2 if fast else 4)
-    study.study(
-        folder, seeds=seeds, settings=settings, restart=restart, command=typed.command(context)
-    )
+    with _kept(folder, restart):
+        study.study(
+            folder, seeds=seeds, settings=settings, restart=restart, command=typed.command(context)
+        )
     _show(folder)
 
 
@@ -131,15 +135,16 @@ def criteo(
         learning_rate=learning_rate,
     )
     folder = output or Path("reproduce-criteo")
-    study.study(
-        folder,
-        seeds=_seeds(seeds, 2 if fast else 5),
-        settings=settings,
-        data=data,
-        methods=None if methods is None else [name.strip() for name in methods.split(";")],
-        restart=restart,
-        command=typed.command(context),
-    )
+    with _kept(folder, restart):
+        study.study(
+            folder,
+            seeds=_seeds(seeds, 2 if fast else 5),
+            settings=settings,
+            data=data,
+            methods=None if methods is None else [name.strip() for name in methods.split(";")],
+            restart=restart,
+            command=typed.command(context),
+        )
     _show(folder)
 
 
@@ -158,6 +163,21 @@ def _seeds(given: int | None, otherwise: int) -> int:
     if given is not None and given < 1:
         raise ValueError(f"--seeds {given}: expected at least 1.")
     return otherwise if given is None else given
+
+
+@contextmanager
+def _kept(folder: Path, restart: bool) -> Iterator[None]:
+    """Says on Ctrl-C where the finished runs are, and how to go on from them."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        runs = folder / "runs.json"
+        if not runs.exists():
+            raise
+        same = "the same command" + (" without --restart" if restart else "")
+        raise errors.Interrupted(
+            f"finished runs are in {runs}: {same} goes on from there."
+        ) from None
 
 
 def _show(folder: Path) -> None:
