@@ -118,6 +118,8 @@ def test_errors():
     trial = {"treatment": [0, 1], "response": [0, 1], "cost": [0, 1]}
     with pytest.raises(ValueError, match="expected an integer of at least 1"):
         calibration(np.zeros((2, 2)), np.zeros((2, 2)), trial, num_bins=0)
+    with pytest.raises(ValueError, match="num_bins='ten'; expected an integer"):
+        calibration(np.zeros((2, 2)), np.zeros((2, 2)), trial, num_bins="ten")
     with pytest.raises(ValueError, match="two or more arms"):
         calibration(np.zeros((2, 1)), np.zeros((2, 1)), trial | {"treatment": [0, 0]})
     with pytest.raises(ValueError, match="one prediction for each row"):

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tfalloc.evaluation._ranking import Ranking, scored_rows
 from tfalloc.evaluation._resampling import MAX_GROUPS, Resampler
-from tfalloc.evaluation._rows import Floats, Rows
+from tfalloc.evaluation._rows import Floats, Rows, as_count
 
 METHODS = ("paper", "trapezoid")
 
@@ -35,10 +35,8 @@ class CostCurves:
     def __init__(self, data: Any, num_thresholds: int, method: str, cluster: Any):
         if method not in METHODS:
             raise ValueError(f"method={method!r} is not known; expected one of {METHODS}.")
-        if num_thresholds != int(num_thresholds) or num_thresholds < 2:
-            raise ValueError(f"num_thresholds={num_thresholds!r}; expected an integer above 1.")
         self._data, self._cluster = data, cluster
-        self._steps, self._method = int(num_thresholds), method
+        self._steps, self._method = as_count("num_thresholds", num_thresholds, 2), method
         self._rows: Rows | None = None
         self._columns = 0
 

@@ -220,12 +220,39 @@ def check_budget(budget: Any) -> float:
     Raises:
       ValueError: it is not one finite number.
     """
-    if np.ndim(budget) != 0 or not np.isfinite(budget):
+    number = np.asarray(budget)
+    if number.ndim != 0 or number.dtype.kind not in "biuf" or not np.isfinite(number):
         raise ValueError(
             f"budget={budget!r}; expected one finite cost per user: for an unlimited budget pass "
             "more than the dearest arm costs."
         )
     return float(budget)
+
+
+def as_pair(given: Any) -> tuple[Any, Any]:
+    """Returns (pred_response, pred_cost) of a model.
+
+    Raises:
+      ValueError: it is something else.
+    """
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise ValueError(
+            f"{type(given).__name__} is no pair; expected (pred_response, pred_cost), each [rows, "
+            "num_treatments]."
+        )
+    return given[0], given[1]
+
+
+def as_count(name: str, given: Any, least: int) -> int:
+    """Returns a number of points, bins or thresholds.
+
+    Raises:
+      ValueError: it is no integer of at least `least`.
+    """
+    number = np.asarray(given)
+    if number.ndim != 0 or number.dtype.kind not in "iuf" or not number >= least or number % 1:
+        raise ValueError(f"{name}={given!r}; expected an integer of at least {least}.")
+    return int(number)
 
 
 def check_confidence(confidence: float) -> None:
@@ -295,7 +322,11 @@ def column(
                 "cost (propensity and sample_weight are optional)."
             )
         return None
-    column = np.asarray(given).astype(np.float64)
+    try:
+        column = np.asarray(given).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        labels = ": number the arms, or pass an RCTData" if name == "treatment" else ""
+        raise ValueError(f"{name} is not numeric ({error}); expected numbers{labels}.") from error
     if column.ndim != 1 or (size is not None and column.size != size):
         raise ValueError(
             f"{name} has shape {column.shape}; expected [{'rows' if size is None else size}], one "

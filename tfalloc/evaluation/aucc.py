@@ -95,7 +95,7 @@ def aucc(
     rows = curves.rows_of(scores)
     value, points = curves.estimate(scores, rows)
     found = curves.replicates([scores], rows, replicates, seed)[0]
-    share = np.linspace(0.0, 1.0, num_thresholds + 1)
+    share = np.linspace(0.0, 1.0, points.size)
     (response, _), (cost, _) = curves.uplifts(rows)
     return RankMetric(
         value=value,
