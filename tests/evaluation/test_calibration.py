@@ -107,6 +107,8 @@ def test_figure(tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     labels = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
     assert len(labels) == 2 and labels[0].startswith("1: slope ")
+    flat = plot_calibration(table.assign(slope=np.nan, slope_stderr=np.nan)).axes[0]
+    assert [t.get_text() for t in flat.get_legend().get_texts()] == ["1", "2"]
     assert plot_calibration(table, outcome="cost").axes[0].get_xlabel().endswith("cost")
     with pytest.raises(ValueError, match="expected 'response' or 'cost'"):
         plot_calibration(table, outcome="profit")

@@ -247,6 +247,8 @@ def plot_calibration(
     axes.plot(ends, ends, linestyle=(0, (4, 2)), color="#777777", linewidth=1.2)
     for i, (name, bins) in enumerate(table.groupby("treatment", sort=False)):
         slope, stderr = bins[["slope", "slope_stderr"]].iloc[0]
+        # Costs that are the same for every user have no slope.
+        shown = name if np.isnan(slope) else f"{name}: slope {slope:.2f} ± {stderr:.2f}"
         x, y = bins["predicted"].to_numpy(), bins["observed"].to_numpy()
         axes.errorbar(
             x,
@@ -256,7 +258,7 @@ def plot_calibration(
             markersize=5,
             color=PALETTE[i % len(PALETTE)],
             elinewidth=1.2,
-            label=f"{name}: slope {slope:.2f} ± {stderr:.2f}",
+            label=shown,
         )
     if percent:
         percent_axis(axes.xaxis)
