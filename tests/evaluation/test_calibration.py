@@ -110,6 +110,10 @@ def test_figure(tmp_path):
     flat = plot_calibration(table.assign(slope=np.nan, slope_stderr=np.nan)).axes[0]
     assert [t.get_text() for t in flat.get_legend().get_texts()] == ["1", "2"]
     assert plot_calibration(table, outcome="cost").axes[0].get_xlabel().endswith("cost")
+    wide = [table.query("treatment == '1'").assign(treatment=str(arm)) for arm in range(1, 30)]
+    figure = plot_calibration(pd.concat(wide), path=tmp_path / "many.png")
+    assert len(figure.axes[0].get_legend().get_texts()) == 10
+    assert figure.axes[0].get_position().height > 0.7  # the legend leaves room for the axes
     with pytest.raises(ValueError, match="expected 'response' or 'cost'"):
         plot_calibration(table, outcome="profit")
     with pytest.raises(ValueError, match="the result of calibration"):
