@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfalloc.evaluation._checks import as_count
 from tfalloc.evaluation._ranking import Ranking, scored_rows
 from tfalloc.evaluation._resampling import MAX_GROUPS, Resampler
-from tfalloc.evaluation._rows import Floats, Rows, as_count
+from tfalloc.evaluation._rows import Floats, Rows
 
 METHODS = ("paper", "trapezoid")
 

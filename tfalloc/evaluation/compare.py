@@ -11,15 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tfalloc.evaluation._checks import as_pair, check_budget, check_confidence
 from tfalloc.evaluation._influence import standard_error
-from tfalloc.evaluation._rows import (
-    as_pair,
-    as_predictions,
-    as_rows,
-    check_budget,
-    check_confidence,
-    require_rows,
-)
+from tfalloc.evaluation._rows import as_predictions, as_rows, require_rows
 from tfalloc.evaluation.policy import Evaluator, PolicyOutcome, quantile
 
 

@@ -9,17 +9,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from tfalloc.evaluation._bands import largest_t, standardised
+from tfalloc.evaluation._checks import as_count, check_budget, check_confidence
 from tfalloc.evaluation._path import Path
-from tfalloc.evaluation._rows import (
-    Floats,
-    Rows,
-    as_count,
-    as_predictions,
-    as_rows,
-    check_budget,
-    check_confidence,
-    require_rows,
-)
+from tfalloc.evaluation._rows import Floats, Rows, as_predictions, as_rows, require_rows
 from tfalloc.evaluation.policy import Evaluator
 from tfalloc.mckp.hull import climb
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfalloc.evaluation._checks import check_budget, check_confidence
 from tfalloc.evaluation._influence import (
     Slopes,
     centred,
@@ -17,15 +18,7 @@ from tfalloc.evaluation._influence import (
     standard_error,
 )
 from tfalloc.evaluation._path import Crossing, find_crossing, make_path
-from tfalloc.evaluation._rows import (
-    Floats,
-    Rows,
-    as_predictions,
-    as_rows,
-    check_budget,
-    check_confidence,
-    require_rows,
-)
+from tfalloc.evaluation._rows import Floats, Rows, as_predictions, as_rows, require_rows
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tfalloc.evaluation._checks import check_confidence
 from tfalloc.evaluation._ranking import Ranking, as_scores, scored_rows
 from tfalloc.evaluation._resampling import MAX_GROUPS, Resampler, as_num_bootstrap
-from tfalloc.evaluation._rows import Floats, Rows, check_confidence, column
+from tfalloc.evaluation._rows import Floats, Rows, column
 from tfalloc.evaluation.rank_metric import RankMetric, interval
 
 NORMALIZATIONS = ("end", "perfect")
