@@ -309,6 +309,7 @@ def test_small_data_and_weak_signals_are_named():
         ({}, {"num_bootstrap": 5}, "expected 0 or at least 20"),
         ({}, {"confidence": 95}, r"in \(0, 1\)"),
         ({"score": [1.0, np.nan, 0.0, 0.0]}, {}, "score is NaN, first in row 1"),
+        ({"score": ["high", "low"] * 2}, {}, "score is not numeric"),
         ({"score": [1.0, 2.0]}, {}, "one score for each row"),
         ({"score": np.zeros((4, 2))}, {}, "no row received arm '2'"),
         ({"score": np.zeros((4, 0))}, {}, r"expected \[rows\] for two arms"),

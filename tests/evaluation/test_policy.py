@@ -131,6 +131,8 @@ def test_data_may_be_a_frame_an_object_or_a_trial():
         ({"budget": [1.0, 2.0]}, "expected one finite cost per user"),
         ({"budget": None}, "budget=None; expected one finite cost per user"),
         ({"budget": "much"}, "budget='much'; expected one finite cost per user"),
+        ({"confidence": "high"}, "confidence='high'; expected a level in"),
+        ({"value": [["a", "b"]] * 4}, "pred_response is not numeric"),
         ({"confidence": 95}, r"expected a level in \(0, 1\)"),
         ({"estimator": "mean"}, "expected one of"),
         ({"value": np.zeros((4, 3))}, "expected the same shape"),

@@ -5,6 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+
+
+def as_floats(name: str, given: Any, advice: str = "") -> npt.NDArray[Any]:
+    """Returns float32 as it is, everything else as float64, of any shape.
+
+    Raises:
+      ValueError: it is not numeric.
+    """
+    array = np.asarray(given)
+    if array.dtype == np.float32:
+        return array
+    try:
+        return array.astype(np.float64, copy=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is not numeric ({error}); expected numbers{advice}.") from error
 
 
 def check_budget(budget: Any) -> float:
@@ -50,5 +66,6 @@ def as_count(name: str, given: Any, least: int) -> int:
 
 def check_confidence(confidence: float) -> None:
     """Refuses confidence levels outside (0, 1)."""
-    if not 0.0 < confidence < 1.0:
+    number = np.asarray(confidence)
+    if number.ndim != 0 or number.dtype.kind != "f" or not 0.0 < number < 1.0:
         raise ValueError(f"confidence={confidence!r}; expected a level in (0, 1), such as 0.95.")

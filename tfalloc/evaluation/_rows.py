@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tfalloc.evaluation._checks import as_floats
+
 Floats = npt.NDArray[np.float64]
 
 ESTIMATORS = ("hajek", "matched", "ht", "doubly_robust")
@@ -241,9 +243,7 @@ def _outcome_model(given: Any, estimator: str, shape: tuple[int, int]) -> tuple[
 
 
 def _matrix(name: str, given: npt.ArrayLike) -> npt.NDArray[Any]:
-    matrix = np.asarray(given)
-    if matrix.dtype != np.float32:
-        matrix = matrix.astype(np.float64, copy=False)
+    matrix = as_floats(name, given)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(
             f"{name} has shape {matrix.shape}; expected [rows, num_treatments], neither of them 0."
@@ -275,11 +275,8 @@ def column(
                 "cost (propensity and sample_weight are optional)."
             )
         return None
-    try:
-        column = np.asarray(given).astype(np.float64)
-    except (TypeError, ValueError) as error:
-        labels = ": number the arms, or pass an RCTData" if name == "treatment" else ""
-        raise ValueError(f"{name} is not numeric ({error}); expected numbers{labels}.") from error
+    advice = ": number the arms, or pass an RCTData" if name == "treatment" else ""
+    column = as_floats(name, given, advice).astype(np.float64)
     if column.ndim != 1 or (size is not None and column.size != size):
         raise ValueError(
             f"{name} has shape {column.shape}; expected [{'rows' if size is None else size}], one "
