@@ -89,6 +89,21 @@ def test_direct_rank_never_rewards_a_lower_response():
     assert 0 < parts(model, s, t, y, z) < parts(model, s, t, y_lower, z)
 
 
+def test_a_batch_of_few_responses_does_not_outweigh_all_others():
+    """Of rare responses most batches of a trial show uplifts far from the mean, also below 0."""
+    t, y, z, _ = batch(2, rows=200)
+    model = baselines.DirectRank()
+
+    def slope(lifted):
+        scores = tf.Variable(np.zeros((200, 1), np.float32))
+        with tf.GradientTape() as tape:
+            value = parts(model, scores, t, y + lifted * t.astype(np.float32), z)
+        return np.abs(tape.gradient(value, scores)).sum()
+
+    usual, against = slope(0.2), slope(-5.0)
+    assert np.isfinite(against) and against < 1e3 * usual
+
+
 @pytest.mark.parametrize("loss", ["drp", "dpm"])
 def test_a_batch_without_an_arm_teaches_its_upgrades_nothing(loss):
     t, y, z, _ = batch(4)

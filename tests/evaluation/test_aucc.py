@@ -213,6 +213,19 @@ def test_cluster_bootstrap_of_repeated_rows_is_that_of_rows():
     assert naive.stderr < 0.6 * aware.stderr
 
 
+def test_replicates_without_an_arm_are_left_out():
+    """Clusters of one arm each: some replicates draw no treated one, and have no curve."""
+    worth, trial = make_trial(np.random.default_rng(15), 400)
+    cluster = np.arange(400) % 6
+    trial["treatment"] = (cluster < 2).astype(int)
+    trial["cost"] = trial["treatment"] * 1.0
+    trial["response"] = trial["treatment"] * worth
+    with pytest.warns(UserWarning, match="6 clusters") as caught:
+        found = aucc(worth, trial, num_thresholds=20, num_bootstrap=100, cluster=cluster)
+    assert [x for x in caught if x.category is not UserWarning] == []
+    assert 0 < found.stderr < 0.3
+
+
 def test_rows_without_outcomes_may_be_drawn_together():
     """The short cut for equal weights gives the standard error of drawing every row."""
     rng = np.random.default_rng(10)
@@ -290,10 +303,13 @@ def test_small_data_and_weak_signals_are_named():
         ({"treatment": [1, 1, 1, 1]}, {}, "no row received arm '0'"),
         ({"treatment": [0, 1, 2, 1]}, {}, r"score has 1 columns and data 3 arms"),
         ({}, {"method": "mean"}, "expected one of"),
-        ({}, {"num_thresholds": 1}, "expected an integer above 1"),
+        ({}, {"num_thresholds": 1}, "expected an integer of at least 2"),
+        ({}, {"num_thresholds": None}, "num_thresholds=None; expected an integer"),
+        ({}, {"num_bootstrap": "many"}, "num_bootstrap='many'; expected 0 or at least 20"),
         ({}, {"num_bootstrap": 5}, "expected 0 or at least 20"),
         ({}, {"confidence": 95}, r"in \(0, 1\)"),
         ({"score": [1.0, np.nan, 0.0, 0.0]}, {}, "score is NaN, first in row 1"),
+        ({"score": ["high", "low"] * 2}, {}, "score is not numeric"),
         ({"score": [1.0, 2.0]}, {}, "one score for each row"),
         ({"score": np.zeros((4, 2))}, {}, "no row received arm '2'"),
         ({"score": np.zeros((4, 0))}, {}, r"expected \[rows\] for two arms"),

@@ -107,7 +107,13 @@ def test_figure(tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     labels = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
     assert len(labels) == 2 and labels[0].startswith("1: slope ")
+    flat = plot_calibration(table.assign(slope=np.nan, slope_stderr=np.nan)).axes[0]
+    assert [t.get_text() for t in flat.get_legend().get_texts()] == ["1", "2"]
     assert plot_calibration(table, outcome="cost").axes[0].get_xlabel().endswith("cost")
+    wide = [table.query("treatment == '1'").assign(treatment=str(arm)) for arm in range(1, 30)]
+    figure = plot_calibration(pd.concat(wide), path=tmp_path / "many.png")
+    assert len(figure.axes[0].get_legend().get_texts()) == 10
+    assert figure.axes[0].get_position().height > 0.7  # the legend leaves room for the axes
     with pytest.raises(ValueError, match="expected 'response' or 'cost'"):
         plot_calibration(table, outcome="profit")
     with pytest.raises(ValueError, match="the result of calibration"):
@@ -118,6 +124,8 @@ def test_errors():
     trial = {"treatment": [0, 1], "response": [0, 1], "cost": [0, 1]}
     with pytest.raises(ValueError, match="expected an integer of at least 1"):
         calibration(np.zeros((2, 2)), np.zeros((2, 2)), trial, num_bins=0)
+    with pytest.raises(ValueError, match="num_bins='ten'; expected an integer"):
+        calibration(np.zeros((2, 2)), np.zeros((2, 2)), trial, num_bins="ten")
     with pytest.raises(ValueError, match="two or more arms"):
         calibration(np.zeros((2, 1)), np.zeros((2, 1)), trial | {"treatment": [0, 0]})
     with pytest.raises(ValueError, match="one prediction for each row"):

@@ -50,5 +50,8 @@ def test_errors_name_the_model():
         compare({}, TRIAL, budget=1.0)
     with pytest.raises(ValueError, match="reference='z' is not among"):
         compare({"a": (VALUE, PRICE)}, TRIAL, budget=1.0, reference="z")
+    for nonsense in (VALUE, None, (VALUE,)):
+        with pytest.raises(ValueError, match=r"model 'a': .* no pair; expected \(pred_response"):
+            compare({"a": nonsense}, TRIAL, budget=1.0)
     with pytest.raises(ValueError, match="model 'b': predictions have 5 rows"):
         compare({"a": (VALUE, PRICE), "b": (VALUE[:5], PRICE[:5])}, TRIAL, budget=1.0)

@@ -132,8 +132,9 @@ def test_errors():
     trial = {"treatment": [0, 1, 0, 1], "response": [0, 1, 0, 0], "cost": [0, 1, 0, 1]}
     with pytest.raises(ValueError, match="budgets is empty"):
         outcome_curve(value, value, trial, budgets=[])
-    with pytest.raises(ValueError, match="expected at least 1"):
-        outcome_curve(value, value, trial, num_points=0)
+    for points in (0, 2.5):
+        with pytest.raises(ValueError, match=f"num_points={points}; expected an integer of at"):
+            outcome_curve(value, value, trial, num_points=points)
     with pytest.raises(ValueError, match="expected one finite cost"):
         outcome_curve(value, value, trial, budgets=[np.inf])
     with pytest.raises(ValueError, match="same users and arms"):

@@ -214,6 +214,14 @@ def test_a_cluster_may_be_a_feature_of_a_trial():
     assert named == given
 
 
+def test_few_clusters_are_warned_of():
+    """Three shops say next to nothing of how shops differ, whatever the formula makes of it."""
+    value, price, trial = random_rows(np.random.default_rng(11), 300, 2)
+    few = np.arange(300) % 3
+    with pytest.warns(UserWarning, match="3 clusters: standard errors from fewer than 20"):
+        policy_outcome(value, price, trial, budget=0.3, cluster=few)
+
+
 def test_simultaneous_bands_hold_everywhere_and_pointwise_ones_do_not():
     world = make_world(size=20_000)
     # Off the ends of the curve, where 450 untreated rows barely fix alpha.
@@ -261,6 +269,7 @@ def test_simultaneous_bands_are_wider_by_one_factor_and_repeatable():
         ({"cluster": "shop"}, "no column 'shop'"),
         ({"cluster": [1, 2]}, "one id for each row"),
         ({"cluster": [1, 2, np.nan, 3]}, "no id in row 2"),
+        ({"cluster": [7, 7, 7, 7]}, "all 4 rows into one cluster; expected several"),
         ({"band": "wide"}, "expected one of"),
     ],
 )

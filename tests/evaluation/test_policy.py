@@ -129,6 +129,10 @@ def test_data_may_be_a_frame_an_object_or_a_trial():
     [
         ({"budget": np.nan}, "expected one finite cost per user"),
         ({"budget": [1.0, 2.0]}, "expected one finite cost per user"),
+        ({"budget": None}, "budget=None; expected one finite cost per user"),
+        ({"budget": "much"}, "budget='much'; expected one finite cost per user"),
+        ({"confidence": "high"}, "confidence='high'; expected a level in"),
+        ({"value": [["a", "b"]] * 4}, "pred_response is not numeric"),
         ({"confidence": 95}, r"expected a level in \(0, 1\)"),
         ({"estimator": "mean"}, "expected one of"),
         ({"value": np.zeros((4, 3))}, "expected the same shape"),
@@ -138,6 +142,7 @@ def test_data_may_be_a_frame_an_object_or_a_trial():
         ({"data": {"treatment": [0, 1]}}, "data has no 'response'"),
         ({"data": {"treatment": []}}, "0 rows"),
         ({"treatment": [0, 1, 2, 1]}, "expected integers in 0..1"),
+        ({"treatment": ["no", "yes", "no", "no"]}, "treatment is not numeric .* number the arms"),
         ({"treatment": [0, 0.5, 1, 1]}, "expected integers in 0..1"),
         ({"cost": [0, 1, np.inf, 1]}, "cost has values that are not finite"),
         ({"cost": [0, 1]}, "one entry for each row"),

@@ -143,3 +143,5 @@ def test_errors(change, options, message):
         qini([4.0, 3.0, 2.0, 1.0], trial | change, **options)
     with pytest.raises(ValueError, match="two arms only"):
         auuc(np.zeros((4, 2)), trial)
+    with pytest.raises(ValueError, match="data 3 arms.*qini is defined for two arms only"):
+        qini(np.zeros(4), trial | {"treatment": [0, 1, 2, 1]})

@@ -45,7 +45,9 @@ def test_the_weight_of_the_online_test_is_chosen_by_the_estimate(made):
     runs = made[1]
     offline, online = runs.frame(part="offline"), runs.frame(part="online")
     best = offline[offline.goal_weight > 0].groupby("goal_weight").estimate.mean().idxmax()
-    assert online.goal_weight.unique().tolist() == [best] and online.seed.tolist() == [0, 1]
+    assert online.goal_weight.unique().tolist() == [best]
+    done = list(zip(online.seed, online.calibration, strict=True))
+    assert done == [(s, c) for s in range(SEEDS) for c in ("predicted", "trial")]
 
 
 def test_table_has_the_numbers_of_the_runs(made):
@@ -54,8 +56,9 @@ def test_table_has_the_numbers_of_the_runs(made):
     offline, online = runs.frame(part="offline"), runs.frame(part="online")
     at = offline[offline.goal_weight == 10].response
     assert f"| 10 | {at.mean():.5f} ± {at.std():.5f} |" in text
-    for name in ("two_stage_cost", "end_to_end_response"):
-        assert f"| {online[name].mean():.5f} |" in text
+    for _, found in online.groupby("calibration"):
+        for name in ("two_stage_cost", "end_to_end_response"):
+            assert f"| {found[name].mean():.5f} |" in text
     assert "-0.369%" in text and "+1.240%" in text and "`typed`" in text
 
 
@@ -96,6 +99,36 @@ def test_a_learner_trains_what_a_model_of_its_own_would(made):
         found, expected = (x.predict(train, verbose=0) for x in (shared, alone))
         for name in expected:
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-6)
+
+
+class Cheap(keras.layers.Layer):
+    """Predicts a cost of .3 for the dearest arm, far below the truth, and some order of users."""
+
+    def call(self, inputs):
+        zero = 0.0 * inputs[:, :1]
+        gain = 0.03 * keras.ops.sigmoid(inputs[:, :1])
+        v = keras.ops.concatenate([zero + 0.02, gain + 0.02], axis=1)
+        return {"response": v, "cost": keras.ops.concatenate([zero, zero + 0.3], axis=1)}
+
+
+def test_a_budget_kept_by_a_second_trial_is_kept_in_truth(monkeypatch):
+    campaign = coin.Campaign(dataclasses.replace(FAST, num_treatments=2, rows=20_000, users=20_000))
+    features = {
+        name: keras.Input((), name=name, dtype="string" if x.dtype == object else "float32")
+        for name, x in campaign._trial(0).features.items()
+    }
+    model = keras.Model(features, Cheap()(keras.ops.expand_dims(features["u0"], 1)))
+    monkeypatch.setattr(campaign, "_fit", lambda goal_weight, seed: model)
+    spent = {
+        calibration: campaign.run("online", 1.0, 0, calibration) for calibration in
+        ("predicted", "trial")
+    }  # fmt: skip
+    assert spent["predicted"]["two_stage_cost"] > 1.5 * coin.BUDGET, "everybody gets 29 coins"
+    found = spent["trial"]
+    for group in ("two_stage", "end_to_end"):
+        # The trial that sets the price is as large as the group, and half of it is matched.
+        error = np.sqrt(3) * found[f"{group}_cost_stderr"]
+        assert abs(found[f"{group}_cost"] - coin.BUDGET) < 4 * error
 
 
 class Oracle(keras.layers.Layer):

@@ -5,11 +5,12 @@ import json
 import pytest
 
 from tests.cli.conftest import invoke
+from tfalloc.reproduce import synthetic
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("command") / "out"
+    folder = tmp_path_factory.mktemp("command") / "the results"
     result = invoke("reproduce", "synthetic", "--fast", "--seeds", 1, "--output", folder)
     assert result.code == 0 and "Q(v_gt)" in result.out
     return folder
@@ -18,8 +19,27 @@ def folder(tmp_path_factory):
 def test_files_are_left(folder):
     assert sorted(path.name for path in folder.iterdir()) == ["figure.png", "runs.json", "table.md"]
     kept = json.loads((folder / "runs.json").read_text())
-    assert kept["makers"][0]["command"].startswith("tfalloc ")
+    (maker,) = kept["makers"]
+    assert maker["command"] == f"tfalloc reproduce synthetic --fast --seeds 1 --output '{folder}'"
     assert {run["key"]["seed"] for run in kept["runs"]} == {0}
+
+
+def test_interrupted_it_says_what_is_kept(folder, tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(synthetic.Laboratory, "run", interrupt)
+    options = ["reproduce", "synthetic", "--fast", "--output"]
+    result = invoke(*options, folder, "--seeds", 2)
+    assert result.code == 130 and result.err.endswith(
+        f"interrupted: finished runs are in {folder / 'runs.json'}: "
+        "the same command goes on from there.\n"
+    )
+    result = invoke(*options, folder, "--restart")
+    assert result.err.endswith("the same command without --restart goes on from there.\n")
+    result = invoke(*options, tmp_path / "new")
+    assert result.code == 130 and result.err.endswith("interrupted: no output was written.\n")
+    assert not (tmp_path / "new").exists()
 
 
 def test_other_sizes_are_refused_in_one_line(folder):

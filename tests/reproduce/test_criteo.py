@@ -8,7 +8,7 @@ from matplotlib import image
 
 from tfalloc import datasets
 from tfalloc.evaluation import aucc, aucc_score
-from tfalloc.reproduce import comparison, criteo
+from tfalloc.reproduce import Runs, comparison, criteo, criteo_report
 from tfalloc.reproduce.criteo_report import CONTROL
 
 pytestmark = pytest.mark.slow
@@ -66,6 +66,21 @@ def test_table_and_figure_have_the_numbers_of_the_runs(made):
     assert "| FD | paper's | 0.7904 ± 0.0096 |" in text and "`typed`" in text
     picture = image.imread(folder / "figure.png")
     assert min(picture.shape[:2]) > 400 and picture[..., :3].std() > 0.05
+
+
+def test_methods_keep_their_place_and_say_how_many_seeds_they_have(tmp_path):
+    """Runs made by several calls, the last of one method only."""
+    runs = Runs(tmp_path / "runs.json", dataclasses.asdict(criteo.FAST))
+    for method, seeds in (("DRP", 2), (CONTROL, 2), ("TSM-SL", 1)):
+        for seed in range(seeds):
+            figures = {"aucc": 0.5 + seed / 10, "true_aucc": 0.6}
+            runs.add({"method": method, "seed": seed}, figures, 1.0)
+    criteo_report.write(tmp_path, runs, list(criteo.METHODS))
+    lines = [x.split(" | ") for x in (tmp_path / "table.md").read_text().splitlines() if "|" in x]
+    assert lines[0][-1] == "seeds |"
+    assert [(x[0], x[-1]) for x in lines[2:]] == [
+        (f"| {CONTROL}", "2 |"), ("| TSM-SL", "1 |"), ("| DRP", "2 |")
+    ]  # fmt: skip
 
 
 class Ranks:

@@ -1,13 +1,14 @@
-"""Means, paired differences and tables, against SciPy."""
+"""Means, paired differences and tables, against SciPy; the look of figures."""
 
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import image
 from scipy import stats
 
-from tfalloc.reproduce import comparison, markdown, paired_difference
+from tfalloc.reproduce import comparison, figures, markdown, paired_difference
 from tfalloc.reproduce.report import difference, made_by, student_t_quantile, student_t_tail
 
 
@@ -114,3 +115,19 @@ def test_made_by_names_command_and_versions():
         "`tfalloc reproduce coin`\n`tfalloc reproduce coin --seeds 9`\n(tfalloc "
     )
     assert text.count("Keras") == 2 and "Keras 4," in text
+
+
+def test_labels_stay_on_the_page_when_ticks_grow(tmp_path):
+    """The legend leaves the axes another height than they began with, so other ticks."""
+    axes = figures.panels(2, 2)
+    for panel, lines in zip(axes, (5, 0, 3, 3), strict=True):
+        panel.plot([0, 10], [-0.0019, 0.0145])
+        for line in range(lines):
+            panel.plot([0, 10], [0, 0.01], label=f"line {line}")
+        figures.name(panel, "title", "x", "response per user")
+        if lines:
+            figures.legend(panel)
+    figures.write(axes, tmp_path / "figure.png")
+    picture = image.imread(tmp_path / "figure.png")[..., :3]
+    for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
+        assert (edge == 1.0).all()

@@ -97,5 +97,8 @@ def test_progress_says_a_line_for_each_run(path, capsys):
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="cannot write .*expected a writable place"):
-        Runs(tmp_path / "file" / "runs.json", {}).complete(KEYS, Work(), "study")
+    work = Work()
+    for folder in ("file", "file/deep"):
+        with pytest.raises(ValueError, match="cannot write .*file is no dir.*a writable place"):
+            Runs(tmp_path / folder / "runs.json", {}).complete(KEYS, work, "study")
+    assert work.calls == [], "runs that cannot be kept must not be made"

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfalloc.baselines.direct import DirectModel, arm_means
 
-# Share of the trial's mean uplift below which a batch's uplift is bent away from 0.
+# Share of the trial's mean uplift below which what a batch shows of it is bent away from 0.
 _BEND = 0.1
 
 
@@ -22,8 +22,10 @@ class DirectRank(DirectModel):
         L = (sum_T p z - sum_C p z) / (sum_T p y - sum_C p y)
 
     over treated T and control C. The softmax runs over each arm in the batch: use large batches.
-    Both differences are in units of the trial's mean uplift and pass through softplus at a tenth
-    of it: in a batch where one comes out negative the ratio would reward making it worse.
+    Both differences are in units of the trial's mean uplift. Where a batch shows one that is
+    negative, the ratio would reward making it worse: so the cost's passes through softplus at a
+    tenth of its unit, and 1 / response goes on along its tangent from there, so that a batch with
+    few responses never has a gradient beyond all others.
 
     Only the order of s has a meaning. `predict` makes (1 + tanh s) times the trial's mean ratio of
     uplifts of it, between 0 and twice that ratio, with the arms' mean costs: a budget then buys
@@ -81,9 +83,14 @@ class DirectRank(DirectModel):
         share, _ = arm_means(weight * tf.exp(tf.tanh(scores)))
         sides = share[:, 1] - share[:, 0]
         extra_cost = _positive(tf.reduce_sum(sides * cost))
-        extra_response = _positive(self.headroom * tf.reduce_sum(sides * response))
-        return extra_cost / extra_response, tf.zeros(())
+        per_response = _inverse(self.headroom * tf.reduce_sum(sides * response))
+        return extra_cost * per_response, tf.zeros(())
 
 
 def _positive(uplift: tf.Tensor) -> tf.Tensor:
     return _BEND * tf.nn.softplus(uplift / _BEND)
+
+
+def _inverse(uplift: tf.Tensor) -> tf.Tensor:
+    """1 / u for u of at least `_BEND`, its tangent at `_BEND` below: never less for a smaller u."""
+    return 1.0 / tf.maximum(uplift, _BEND) + tf.maximum(_BEND - uplift, 0.0) / _BEND**2

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tfalloc.cli import errors
+from tfalloc.cli import errors, typed
 from tfalloc.cli.allocate import allocate
 from tfalloc.cli.demo import demo
 from tfalloc.cli.evaluate import evaluate
@@ -19,6 +19,15 @@ from tfalloc.cli.versions import package_version
 
 class OneLineErrors(TyperGroup):
     """A group whose failures are one line on stderr: 2 for bad input, 130 for Ctrl-C."""
+
+    def make_context(
+        self, info_name: Any, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        """As Click's, with the arguments kept for commands that write down what was typed."""
+        received = list(args)  # parsing empties the list
+        context = super().make_context(info_name, args, parent, **extra)
+        typed.keep(context, received)
+        return context
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command; Ctrl-C is kept from Typer, whose versions report it differently."""

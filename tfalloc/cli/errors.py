@@ -17,7 +17,7 @@ TRACEBACK_VARIABLE = "TFALLOC_TRACEBACK"
 
 
 class Interrupted(Exception):
-    """Ctrl-C during a command."""
+    """Ctrl-C during a command; the message says what is left of it, if anything is."""
 
 
 def report(error: BaseException) -> int:
@@ -27,7 +27,8 @@ def report(error: BaseException) -> int:
     package: it keeps its traceback, because a line would hide where it happened.
     """
     if isinstance(error, (Interrupted, KeyboardInterrupt, typer.Abort)):
-        print("interrupted: no output was written.", file=sys.stderr)
+        left = str(error) if isinstance(error, Interrupted) else ""
+        print(f"interrupted: {left or 'no output was written.'}", file=sys.stderr)
         return INTERRUPTED
     if os.environ.get(TRACEBACK_VARIABLE):
         traceback.print_exception(type(error), error, error.__traceback__)

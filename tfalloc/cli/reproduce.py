@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tfalloc.cli import console
+from tfalloc.cli import console, errors, typed
 from tfalloc.cli.versions import start_tensorflow
 
 Output = Annotated[
@@ -36,6 +36,7 @@ app = typer.Typer(
 
 @app.command()
 def synthetic(
+    context: typer.Context,
     output: Output = None,
     seeds: Seeds = None,
     rows: Rows = None,
@@ -52,12 +53,16 @@ def synthetic(
     settings = _changed(study.FAST if fast else study.Settings(), rows=rows)
     folder = output or Path("reproduce-synthetic")
     seeds = _seeds(seeds, 2 if fast else 20)
-    study.study(folder, seeds=seeds, settings=settings, restart=restart, command=_command())
+    with _kept(folder, restart):
+        study.study(
+            folder, seeds=seeds, settings=settings, restart=restart, command=typed.command(context)
+        )
     _show(folder)
 
 
 @app.command()
 def coin(
+    context: typer.Context,
     output: Output = None,
     seeds: Seeds = None,
     rows: Rows = None,
@@ -84,12 +89,16 @@ def coin(
     )
     folder = output or Path("reproduce-coin")
     seeds = _seeds(seeds, 2 if fast else 4)
-    study.study(folder, seeds=seeds, settings=settings, restart=restart, command=_command())
+    with _kept(folder, restart):
+        study.study(
+            folder, seeds=seeds, settings=settings, restart=restart, command=typed.command(context)
+        )
     _show(folder)
 
 
 @app.command()
 def criteo(
+    context: typer.Context,
     output: Output = None,
     data: Annotated[
         Path | None,
@@ -126,15 +135,16 @@ def criteo(
         learning_rate=learning_rate,
     )
     folder = output or Path("reproduce-criteo")
-    study.study(
-        folder,
-        seeds=_seeds(seeds, 2 if fast else 5),
-        settings=settings,
-        data=data,
-        methods=None if methods is None else [name.strip() for name in methods.split(";")],
-        restart=restart,
-        command=_command(),
-    )
+    with _kept(folder, restart):
+        study.study(
+            folder,
+            seeds=_seeds(seeds, 2 if fast else 5),
+            settings=settings,
+            data=data,
+            methods=None if methods is None else [name.strip() for name in methods.split(";")],
+            restart=restart,
+            command=typed.command(context),
+        )
     _show(folder)
 
 
@@ -213,8 +223,19 @@ def _seeds(given: int | None, otherwise: int) -> int:
     return otherwise if given is None else given
 
 
-def _command() -> str:
-    return shlex.join(["tfalloc", *sys.argv[1:]])
+@contextmanager
+def _kept(folder: Path, restart: bool) -> Iterator[None]:
+    """Says on Ctrl-C where the finished runs are, and how to go on from them."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        runs = folder / "runs.json"
+        if not runs.exists():
+            raise
+        same = "the same command" + (" without --restart" if restart else "")
+        raise errors.Interrupted(
+            f"finished runs are in {runs}: {same} goes on from there."
+        ) from None
 
 
 def _show(folder: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfalloc.evaluation._checks import as_count
 from tfalloc.evaluation._ranking import Ranking, scored_rows
 from tfalloc.evaluation._resampling import MAX_GROUPS, Resampler
 from tfalloc.evaluation._rows import Floats, Rows
@@ -35,10 +36,8 @@ class CostCurves:
     def __init__(self, data: Any, num_thresholds: int, method: str, cluster: Any):
         if method not in METHODS:
             raise ValueError(f"method={method!r} is not known; expected one of {METHODS}.")
-        if num_thresholds != int(num_thresholds) or num_thresholds < 2:
-            raise ValueError(f"num_thresholds={num_thresholds!r}; expected an integer above 1.")
         self._data, self._cluster = data, cluster
-        self._steps, self._method = int(num_thresholds), method
+        self._steps, self._method = as_count("num_thresholds", num_thresholds, 2), method
         self._rows: Rows | None = None
         self._columns = 0
 
@@ -112,8 +111,8 @@ class CostCurves:
         width = max(unit.size for _, unit, *_ in orders)
         done = 0
         for counts, sizes in resampler.draws(num, width):
-            with np.errstate(divide="ignore", invalid="ignore"):
-                scale = 1.0 / sizes
+            # Of a few clusters a replicate may draw none that has an arm: there is no curve then.
+            scale = np.divide(1.0, sizes, out=np.full_like(sizes, np.nan), where=sizes > 0.0)
             for i, (ranking, unit, arm, cost, response) in enumerate(orders):
                 factor = counts[:, unit] * scale[:, arm]
                 found[i, done : done + len(counts)] = self._areas(

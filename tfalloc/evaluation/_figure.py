@@ -145,6 +145,9 @@ def _write(figure: Figure, path: str) -> None:
     handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=kind, dir=folder)
     os.close(handle)
     try:
+        # The layout makes room for the labels of the axes' first size; at the next size there may
+        # be other, longer ones.
+        figure.draw_without_rendering()
         figure.savefig(temporary, format=kind[1:])
         # mkstemp files are private; a picture gets the permissions of any new file.
         mask = os.umask(0)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfalloc.evaluation._checks import as_floats
 from tfalloc.evaluation._rows import Floats, Rows, as_rows, column
 
 Ints = npt.NDArray[np.intp]
@@ -23,9 +24,7 @@ def as_scores(score: npt.ArrayLike) -> Floats:
     Raises:
       ValueError: it has another shape, or an entry is NaN; infinite scores are first or last.
     """
-    scores = np.asarray(score)
-    if scores.dtype != np.float32:
-        scores = scores.astype(np.float64)
+    scores = as_floats("score", score)
     if scores.ndim == 1:
         scores = scores[:, np.newaxis]
     if scores.ndim != 2 or 0 in scores.shape:

@@ -105,7 +105,9 @@ def _weight_of_arms(rows: Rows) -> Floats | None:
 
 def as_num_bootstrap(given: Any, least: int = 0) -> int:
     """Refuses numbers of replicates from which no standard error can be computed."""
-    if given != int(given) or (given != 0 and given < 20) or given < least:
+    number = np.asarray(given)
+    whole = number.ndim == 0 and number.dtype.kind in "iuf" and number % 1 == 0
+    if not whole or (given != 0 and given < 20) or given < least:
         raise ValueError(
             f"num_bootstrap={given!r}; expected {'0 or ' if not least else ''}at least 20, such as "
             "200."

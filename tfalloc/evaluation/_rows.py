@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -9,12 +10,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tfalloc.evaluation._checks import as_floats
+
 Floats = npt.NDArray[np.float64]
 
 ESTIMATORS = ("hajek", "matched", "ht", "doubly_robust")
 
 # Propensities this close to the observed shares (float32 columns) are the observed shares.
 SHARE_TOLERANCE = 1e-5
+
+# Standard errors are known from the differences between clusters; with fewer than this they are
+# off by a sixth or more (one over the root of twice the number), and mostly too small.
+FEW_CLUSTERS = 20
 
 
 class Rows(NamedTuple):
@@ -137,7 +144,11 @@ def as_clusters(cluster: Any, data: Any, num_rows: int) -> npt.NDArray[np.intp] 
       [N], in [0, number of clusters); None if `cluster` is.
 
     Raises:
-      ValueError: there is no such column, it has another length, or an id is missing.
+      ValueError: there is no such column, it has another length, an id is missing, or all rows are
+        of one cluster.
+
+    Warns:
+      UserWarning: there are fewer than `FEW_CLUSTERS`.
     """
     if cluster is None:
         return None
@@ -163,6 +174,18 @@ def as_clusters(cluster: Any, data: Any, num_rows: int) -> npt.NDArray[np.intp] 
         raise ValueError(
             f"cluster has no id in row {int(np.argmin(codes))}; expected one for each row: give "
             "rows of their own an id of their own."
+        )
+    count = int(codes.max()) + 1
+    if count < 2:
+        raise ValueError(
+            f"cluster puts all {num_rows} rows into one cluster; expected several, some dozens at "
+            "best: errors are known from the differences between clusters only."
+        )
+    if count < FEW_CLUSTERS:
+        warnings.warn(
+            f"cluster has {count} clusters: standard errors from fewer than {FEW_CLUSTERS} are "
+            "themselves uncertain, mostly too small, and so are intervals and p-values.",
+            stacklevel=4,
         )
     return codes
 
@@ -193,26 +216,6 @@ def require_rows(value: npt.NDArray[Any], rows: Rows) -> None:
         )
 
 
-def check_budget(budget: Any) -> float:
-    """Returns the budget as a float.
-
-    Raises:
-      ValueError: it is not one finite number.
-    """
-    if np.ndim(budget) != 0 or not np.isfinite(budget):
-        raise ValueError(
-            f"budget={budget!r}; expected one finite cost per user: for an unlimited budget pass "
-            "more than the dearest arm costs."
-        )
-    return float(budget)
-
-
-def check_confidence(confidence: float) -> None:
-    """Refuses confidence levels outside (0, 1)."""
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence={confidence!r}; expected a level in (0, 1), such as 0.95.")
-
-
 def _outcome_model(given: Any, estimator: str, shape: tuple[int, int]) -> tuple[Any, ...]:
     if estimator != "doubly_robust":
         if given is not None:
@@ -240,9 +243,7 @@ def _outcome_model(given: Any, estimator: str, shape: tuple[int, int]) -> tuple[
 
 
 def _matrix(name: str, given: npt.ArrayLike) -> npt.NDArray[Any]:
-    matrix = np.asarray(given)
-    if matrix.dtype != np.float32:
-        matrix = matrix.astype(np.float64, copy=False)
+    matrix = as_floats(name, given)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(
             f"{name} has shape {matrix.shape}; expected [rows, num_treatments], neither of them 0."
@@ -274,7 +275,8 @@ def column(
                 "cost (propensity and sample_weight are optional)."
             )
         return None
-    column = np.asarray(given).astype(np.float64)
+    advice = ": number the arms, or pass an RCTData" if name == "treatment" else ""
+    column = as_floats(name, given, advice).astype(np.float64)
     if column.ndim != 1 or (size is not None and column.size != size):
         raise ValueError(
             f"{name} has shape {column.shape}; expected [{'rows' if size is None else size}], one "

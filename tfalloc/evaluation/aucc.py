@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tfalloc.evaluation._checks import check_confidence
 from tfalloc.evaluation._cost_curve import CostCurves
 from tfalloc.evaluation._ranking import as_scores
 from tfalloc.evaluation._resampling import as_num_bootstrap
-from tfalloc.evaluation._rows import Floats, check_confidence
+from tfalloc.evaluation._rows import Floats
 from tfalloc.evaluation.compare import paired_difference
 from tfalloc.evaluation.rank_metric import RankMetric, interval
 
@@ -95,7 +96,7 @@ def aucc(
     rows = curves.rows_of(scores)
     value, points = curves.estimate(scores, rows)
     found = curves.replicates([scores], rows, replicates, seed)[0]
-    share = np.linspace(0.0, 1.0, num_thresholds + 1)
+    share = np.linspace(0.0, 1.0, points.size)
     (response, _), (cost, _) = curves.uplifts(rows)
     return RankMetric(
         value=value,

@@ -9,15 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tfalloc.evaluation._checks import as_count, check_confidence
 from tfalloc.evaluation._influence import standard_error
-from tfalloc.evaluation._rows import (
-    Floats,
-    Rows,
-    as_predictions,
-    as_rows,
-    check_confidence,
-    require_rows,
-)
+from tfalloc.evaluation._rows import Floats, Rows, as_predictions, as_rows, require_rows
 from tfalloc.evaluation.policy import quantile
 
 
@@ -77,8 +71,7 @@ def calibration(
     Machine Learning Inference on Heterogeneous Treatment Effects", 2018.
     """
     check_confidence(confidence)
-    if num_bins != int(num_bins) or num_bins < 1:
-        raise ValueError(f"num_bins={num_bins!r}; expected an integer of at least 1.")
+    bins = as_count("num_bins", num_bins, 1)
     value, price = as_predictions(pred_response, pred_cost)
     rows = as_rows(data, value.shape[1], cluster=cluster)
     require_rows(value, rows)
@@ -86,7 +79,7 @@ def calibration(
         raise ValueError("predictions have 1 column; expected one for each of two or more arms.")
     table = pd.concat(
         [
-            _of_arm(x, predicted, arm, rows, int(num_bins)).assign(outcome=outcome)
+            _of_arm(x, predicted, arm, rows, bins).assign(outcome=outcome)
             for outcome, predicted, x in (
                 ("response", value, rows.response),
                 ("cost", price, rows.cost),

@@ -11,14 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tfalloc.evaluation._checks import as_pair, check_budget, check_confidence
 from tfalloc.evaluation._influence import standard_error
-from tfalloc.evaluation._rows import (
-    as_predictions,
-    as_rows,
-    check_budget,
-    check_confidence,
-    require_rows,
-)
+from tfalloc.evaluation._rows import as_predictions, as_rows, require_rows
 from tfalloc.evaluation.policy import Evaluator, PolicyOutcome, quantile
 
 
@@ -84,7 +79,7 @@ def compare(
     # The reference goes first, so that only its influences are kept and not those of all models.
     for name in [first, *(name for name in models if name != first)]:
         try:
-            value, price = as_predictions(*models[name])
+            value, price = as_predictions(*as_pair(models[name]))
             rows = as_rows(
                 data, value.shape[1], estimator, outcome_model=outcome_model, cluster=cluster
             )

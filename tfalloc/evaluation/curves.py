@@ -9,16 +9,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from tfalloc.evaluation._bands import largest_t, standardised
+from tfalloc.evaluation._checks import as_count, check_budget, check_confidence
 from tfalloc.evaluation._path import Path
-from tfalloc.evaluation._rows import (
-    Floats,
-    Rows,
-    as_predictions,
-    as_rows,
-    check_budget,
-    check_confidence,
-    require_rows,
-)
+from tfalloc.evaluation._rows import Floats, Rows, as_predictions, as_rows, require_rows
 from tfalloc.evaluation.policy import Evaluator
 from tfalloc.mckp.hull import climb
 
@@ -134,8 +127,7 @@ def default_budgets(path: Path, num_points: int) -> list[float]:
     Raises:
       ValueError: fewer than one point, or no policy of the path has a matched row.
     """
-    if num_points < 1:
-        raise ValueError(f"num_points={num_points!r}; expected at least 1.")
+    points = as_count("num_points", num_points, 1)
     costs = path.costs()
     costs = costs[np.isfinite(costs)]
     if not costs.size:
@@ -146,7 +138,7 @@ def default_budgets(path: Path, num_points: int) -> list[float]:
     low, high = float(costs[-1]), float(costs[0])
     if high <= low:  # the predictions spend on arms that turn out to be cheap
         high = float(costs.max())
-    return [float(budget) for budget in np.unique(np.linspace(low, high, num_points))]
+    return [float(budget) for budget in np.unique(np.linspace(low, high, points))]
 
 
 def treatment_shares(

@@ -7,7 +7,7 @@ state, safe on a server and in threads.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -245,8 +245,14 @@ def plot_calibration(
     axes = styled_axes(ax)
     ends = [float(f(table["predicted"])) for f in (np.min, np.max)]
     axes.plot(ends, ends, linestyle=(0, (4, 2)), color="#777777", linewidth=1.2)
+    count = table["treatment"].nunique()
+    many = count > MAX_NAMED_ARMS
+    colours = _arm_colours(count) if many else PALETTE
+    labels = []
     for i, (name, bins) in enumerate(table.groupby("treatment", sort=False)):
         slope, stderr = bins[["slope", "slope_stderr"]].iloc[0]
+        # Costs that are the same for every user have no slope.
+        labels.append(name if np.isnan(slope) else f"{name}: slope {slope:.2f} ± {stderr:.2f}")
         x, y = bins["predicted"].to_numpy(), bins["observed"].to_numpy()
         axes.errorbar(
             x,
@@ -254,16 +260,19 @@ def plot_calibration(
             yerr=np.stack([y - bins["observed_low"], bins["observed_high"] - y]),
             fmt="o",
             markersize=5,
-            color=PALETTE[i % len(PALETTE)],
+            color=colours[i],
             elinewidth=1.2,
-            label=f"{name}: slope {slope:.2f} ± {stderr:.2f}",
+            label=labels[-1],
         )
     if percent:
         percent_axis(axes.xaxis)
         percent_axis(axes.yaxis)
     axes.set_xlabel(f"Predicted uplift of {outcome}", fontsize=MEDIUM)
     axes.set_ylabel(f"Observed uplift of {outcome}", fontsize=MEDIUM)
-    axes.legend(frameon=False, fontsize=SMALL, loc="upper left")
+    if many:  # a line for each would fill the axes
+        _legend_of_arms(axes, labels, colours)
+    else:
+        axes.legend(frameon=False, fontsize=SMALL, loc="upper left")
     if title:
         axes.set_title(title, fontsize=LARGE, loc="left", color=INK, pad=title_pad(None))
     return finish(axes, path)
@@ -281,7 +290,7 @@ def _require(
 
 
 def _arm_colours(count: int) -> list[Any]:
-    """Colours of arms in order: greys into blues, light to dark, as arms grow dearer."""
+    """Colours of arms: grey and the palette; of many arms a scale from light to dark."""
     if count <= MAX_NAMED_ARMS:
         return ["#D0D0D0", *PALETTE][:count]
     from matplotlib import colormaps
@@ -289,7 +298,7 @@ def _arm_colours(count: int) -> list[Any]:
     return [colormaps["cividis_r"](x) for x in np.linspace(0.05, 0.95, count)]
 
 
-def _legend_of_arms(axes: Axes, names: list[str], colours: list[Any]) -> None:
+def _legend_of_arms(axes: Axes, names: list[str], colours: Sequence[Any]) -> None:
     """A legend beside the axes, in the order of the stack; of many arms only some are named."""
     from matplotlib.patches import Patch
 

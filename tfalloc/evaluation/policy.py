@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfalloc.evaluation._checks import check_budget, check_confidence
 from tfalloc.evaluation._influence import (
     Slopes,
     centred,
@@ -17,15 +18,7 @@ from tfalloc.evaluation._influence import (
     standard_error,
 )
 from tfalloc.evaluation._path import Crossing, find_crossing, make_path
-from tfalloc.evaluation._rows import (
-    Floats,
-    Rows,
-    as_predictions,
-    as_rows,
-    check_budget,
-    check_confidence,
-    require_rows,
-)
+from tfalloc.evaluation._rows import Floats, Rows, as_predictions, as_rows, require_rows
 
 
 @dataclass(frozen=True)
@@ -124,7 +117,7 @@ def policy_outcome(
         (cross-fitted, or trained on other rows). For "doubly_robust" only.
       cluster: rows that are not independent (one user's, one shop's): [rows] of ids, or the name
         of a column of `data`. Influences are summed within clusters before they are squared, so
-        the intervals need clusters by the dozen.
+        the intervals need clusters by the dozen: one is refused, a few are warned of.
       confidence: level of the intervals.
 
     Returns:

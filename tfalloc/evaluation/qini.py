@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tfalloc.evaluation._checks import check_confidence
 from tfalloc.evaluation._ranking import Ranking, as_scores, scored_rows
 from tfalloc.evaluation._resampling import MAX_GROUPS, Resampler, as_num_bootstrap
-from tfalloc.evaluation._rows import Floats, Rows, check_confidence
+from tfalloc.evaluation._rows import Floats, Rows, column
 from tfalloc.evaluation.rank_metric import RankMetric, interval
 
 NORMALIZATIONS = ("end", "perfect")
@@ -132,10 +133,11 @@ def _metric(
     check_confidence(confidence)
     num = as_num_bootstrap(num_bootstrap)
     scores = as_scores(score)
-    if scores.shape[1] != 1:
+    received = int(column(data, "treatment", required=True).max(initial=0)) + 1
+    if scores.shape[1] != 1 or received > 2:
         raise ValueError(
-            f"score has {scores.shape[1]} columns; expected [rows]: {kind} is defined for two arms "
-            "only, use aucc for several."
+            f"score has {scores.shape[1]} columns and data {received} arms; expected [rows]: "
+            f"{kind} is defined for two arms only, use aucc for several."
         )
     rows = scored_rows(scores, data, cluster)
     rankings = [Ranking(scores, rows.treatment)]

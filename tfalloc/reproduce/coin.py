@@ -14,7 +14,12 @@ Online: for each seed the two-stage model and the end-to-end one are exported as
 two disjoint groups of fresh users get what `allocate_for_budget` says at the same budget per user.
 Responses are drawn, coins are paid; the difference is that of two random samples, as the paper's.
 The end-to-end model's weight is the one whose *estimate* is best over the seeds: choosing by the
-truth would be a privilege of simulations.
+truth would be a privilege of simulations. The test is made twice, as the exported table of prices
+may be fitted to (`calibration` of `export.save`)
+
+    predicted   the model's own costs, whose level training through the allocation may shift
+    trial       what each policy costs in a second trial of as many users: equal budgets in truth,
+                but for that trial's error
 """
 
 from __future__ import annotations
@@ -48,8 +53,10 @@ HEADS: dict[str, dict[str, Any]] = {
     "independent": {"heads": "independent"},
 }
 SWEEP, ONLINE = "offline", "online"
+CALIBRATIONS = tuple(coin_report.CALIBRATIONS)
 # Seeds of draws that nobody trains on; those of trials are 0, 1, 2, ...
 REFERENCE, FRESH, GROUP = 900_000, 1_000_000, (2_000_000, 3_000_000)
+SECOND = 4_000_000
 SERVED = 50_000  # users a call of the SavedModel
 
 
@@ -110,7 +117,8 @@ def study(
       command: kept beside the runs.
 
     Returns:
-      The runs: parts "offline" (one for each goal_weight and seed) and "online" (one a seed).
+      The runs: parts "offline" (one for each goal_weight and seed) and "online" (one for each
+      calibration and seed).
 
     Raises:
       ValueError: `seeds` is below 1, no weight is above 0 or the first is not 0, the settings are
@@ -137,7 +145,11 @@ def study(
     ]
     runs.complete(offline, campaign.run, "coin")
     weight = coin_report.chosen_weight(runs, seeds)
-    online = [{"part": ONLINE, "goal_weight": weight, "seed": seed} for seed in range(seeds)]
+    online = [
+        {"part": ONLINE, "calibration": calibration, "goal_weight": weight, "seed": seed}
+        for seed in range(seeds)
+        for calibration in CALIBRATIONS
+    ]
     runs.complete(online, campaign.run, "coin")
     coin_report.write(folder, runs, seeds)
     return runs
@@ -169,11 +181,13 @@ class Campaign:
             jit=self.settings.jit,
         )
 
-    def run(self, part: str, goal_weight: float, seed: int) -> dict[str, Any]:
+    def run(
+        self, part: str, goal_weight: float, seed: int, calibration: str = "predicted"
+    ) -> dict[str, Any]:
         """The figures of one run."""
         if part == SWEEP:
             return self._judge(self._fit(goal_weight, seed), seed)
-        return self._online(goal_weight, seed)
+        return self._online(goal_weight, seed, calibration)
 
     def _draw(self, rows: int, seed: int) -> Simulation:
         return datasets.produce_coin(rows, seed, self.settings.num_treatments)
@@ -214,15 +228,18 @@ class Campaign:
             "mix": true_curve(alike_v, alike_c, v, c, BUDGET).response[0],
         }
 
-    def _online(self, goal_weight: float, seed: int) -> dict[str, Any]:
+    def _online(self, goal_weight: float, seed: int, calibration: str) -> dict[str, Any]:
         """Both models to SavedModels, and each to a group of its own."""
+        options: dict[str, Any] = {"calibration": calibration}
+        if calibration == "trial":
+            options["trial"] = self._draw(self.settings.rows, SECOND + seed).data
         figures: dict[str, Any] = {}
         weights = {"two_stage": 0.0, "end_to_end": goal_weight}
         for (name, weight), first in zip(weights.items(), GROUP, strict=True):
             with tempfile.TemporaryDirectory() as place:
                 policy = os.path.join(place, "policy")
                 trial = self._trial(seed)
-                export.save(self._fit(weight, seed), policy, population=trial)
+                export.save(self._fit(weight, seed), policy, population=trial, **options)
                 group = self._draw(self.settings.users, first + seed)
                 response, cost = serve(policy, group, first + seed)
             for outcome, drawn in (("response", response), ("cost", cost)):

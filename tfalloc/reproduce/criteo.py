@@ -213,7 +213,7 @@ def study(
     chosen = [name for name in METHODS if name in {CONTROL, *(methods or METHODS)}]
     keys = [{"method": name, "seed": seed} for seed in range(seeds) for name in chosen]
     runs.complete(keys, Protocol(settings, data).run, "criteo")
-    criteo_report.write(folder, runs)
+    criteo_report.write(folder, runs, list(METHODS))
     return runs
 
 

@@ -35,3 +35,20 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def require_writable(path: str | os.PathLike[str]) -> None:
+    """Asks before hours of work whether a file could be written, without writing anything.
+
+    Args:
+      path: the file; its directory may be missing.
+
+    Raises:
+      ValueError: the place is not writable.
+    """
+    place = Path(path).absolute().parent
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        reason = "is no directory" if not place.is_dir() else "is not writable"
+        raise ValueError(f"cannot write {path} ({place} {reason}); expected a writable place.")

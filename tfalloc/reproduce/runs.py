@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from tfalloc._version import __version__
-from tfalloc.reproduce.files import write_text
+from tfalloc.reproduce.files import require_writable, write_text
 from tfalloc.reproduce.progress import StudyProgress
 
 Key = Mapping[str, Any]
@@ -129,8 +129,13 @@ class Runs:
           work: called as `work(**key)`, gives the figures; a figure "seconds" replaces the time
             that the call took, where it did more than the run itself.
           title: what the progress bar says.
+
+        Raises:
+          ValueError: the file cannot be written; no run is made then.
         """
         missing = [dict(key) for key in keys if key not in self]
+        if missing:
+            require_writable(self.path)
         with StudyProgress(title, total=len(missing)) as progress:
             for key in missing:
                 progress.starts(" ".join(str(part) for part in key.values()))

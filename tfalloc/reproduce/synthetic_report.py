@@ -15,6 +15,7 @@ from tfalloc.reproduce.runs import Runs
 # Section 4.1 and Fig. 2 of Yan et al. 2023.
 PAPER = {"q_truth": 0.2123, "q_start": 0.1996, "q_end": 0.2141}
 SHOWN = {"NES": "NES", "FiniteDifference": "finite differences"}
+SHORT = {"NES": "NES", "FiniteDifference": "FD"}  # for legends
 
 
 def write(folder: Path, runs: Runs) -> None:
@@ -92,17 +93,19 @@ def _figure(path: Path, runs: Runs) -> None:
 
 
 def _draw_ascent(axes: Any, runs: Runs) -> None:
-    for (method, shown), color in zip(SHOWN.items(), figures.PALETTE, strict=False):
+    # In truth both lines lie on one another: the first shows by its marks.
+    styles = zip(SHORT.items(), figures.PALETTE, ("o--", "--"), strict=False)
+    for (method, shown), color, style in styles:
         found = runs.frame(method=method)
         q, true = np.array(found.q.tolist()), np.array(found.true.tolist())
         steps, marks = np.arange(q.shape[1]), found.true_steps.iloc[0]
         label = f"{shown}, on the trial"
         figures.band(axes, steps, q - q[:, :1], color=color, label=label)
         label = f"{shown}, in truth"
-        figures.band(axes, marks, true - true[:, :1], color=color, style="--", label=label)
+        figures.band(axes, marks, true - true[:, :1], color=color, style=style, label=label)
     rise = PAPER["q_end"] - PAPER["q_start"]
     axes.plot(runs.settings["steps"], rise, "*", color=figures.INK, markersize=11, label="paper")
-    figures.name(axes, "What the steps gain", "step of Adam", "change in response per user")
+    figures.name(axes, "What the steps gain", "step of Adam", "change in response")
     figures.legend(axes)
 
 
