@@ -150,6 +150,7 @@ def criteo(
 
 @app.command()
 def methods(
+    context: typer.Context,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -201,7 +202,7 @@ def methods(
         methods=None if methods is None else [name.strip() for name in methods.split(";")],
         first_seed=first_seed,
         restart=restart,
-        command=_command(),
+        command=typed.command(context),
     )
     _show(folder)
 

@@ -5,7 +5,8 @@ response and cost of every arm are known, at five budgets b:
 
     share = mean over b of (V(b) - V_mix(b)) / (V_oracle(b) - V_mix(b))
 
-    V          true response per user of the policy that the predictions lead to, at true cost b
+    V          true response per user of the policy that the predictions lead to, at true cost b;
+               where even its cheapest assignment costs more, mixed with the cheapest arm for all
     V_mix      of the best mix of arms that is the same for everyone: 0, no use in targeting
     V_oracle   of the policy with true predictions: 1, the best that can be done
 
@@ -32,6 +33,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 
 from tfalloc.baselines.average import predictions
 from tfalloc.datasets import Simulation
@@ -201,7 +203,8 @@ class Protocol:
         """
         fresh, mix, oracle = self._fresh(seed)
         truth = fresh.true_response, fresh.true_cost
-        value = true_curve(response, cost, *truth, self.budgets).response.to_numpy()
+        reached = true_curve(response, cost, *truth, self.budgets)
+        value = at_equal_cost(reached, *(x.mean(axis=0, dtype="f8") for x in truth))
         shares = (value - mix) / (oracle - mix)
         means = {"share": shares, "response": value, "mix": mix, "oracle": oracle}
         return {
@@ -224,3 +227,32 @@ class Protocol:
         limits = (curve(*truth, self.budgets).response for curve in (mix_curve, oracle_curve))
         mix, oracle = (x.to_numpy() for x in limits)
         return fresh, mix, oracle
+
+
+def at_equal_cost(
+    reached: pd.DataFrame, arm_response: np.ndarray, arm_cost: np.ndarray
+) -> np.ndarray:
+    """Response per user at the budgets themselves, [budgets].
+
+    What a model takes for the cheapest assignment may truly cost more than a budget. So that no
+    method is credited with money it should not have spent, such an assignment is drawn for as many
+    users as the budget pays for, and the others get the cheapest arm.
+
+    Args:
+      reached: of `true_curve`.
+      arm_response: [K], mean true response of each arm.
+      arm_cost: [K], mean true cost.
+
+    Example:
+      >>> one = {"budget": 1.0, "response": 0.5, "cost": 3.0, "feasible": False}
+      >>> at_equal_cost(pd.DataFrame([one]), np.array([0.1, 0.4]), np.array([0.0, 4.0])).round(4)
+      array([0.2333])
+    """
+    arm = int(np.argmin(arm_cost))
+    budget, response, cost = (reached[x].to_numpy() for x in ("budget", "response", "cost"))
+    over = ~reached.feasible.to_numpy()
+    share = np.divide(
+        budget - arm_cost[arm], cost - arm_cost[arm], where=over, out=np.ones_like(cost)
+    )
+    mixed: np.ndarray = arm_response[arm] + share * (response - arm_response[arm])
+    return np.where(over, mixed, response)

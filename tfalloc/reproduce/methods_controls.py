@@ -26,11 +26,22 @@ _SINGLE = {"learning_rate": 0.05, "max_iter": 200, "max_leaf_nodes": 16, "min_sa
 
 _COMMON: dict[str, dict[str, Any]] = {
     "logistic": {"C": 1.0},
-    "spline logistic": {"C": 1.0, "num_knots": 5},
+    "spline logistic": {"C": 0.01, "num_knots": 5},
     "boosting, per arm": _PER_ARM,
     "boosting, single": _SINGLE,
-    "DRP": {"backbone": (16,), "learning_rate": 3e-3, "batch_size": 10_000},
-    "DFCL-IFD": {"backbone": (32,), "learning_rate": 3e-3, "batch_size": 10_000, "weight": 1.0},
+    "DRP": {
+        "backbone": (32,),
+        "learning_rate": 3e-3,
+        "batch_size": 10_000,
+        "monitor": "val_goal",
+    },
+    "DFCL-IFD": {
+        "backbone": (32,),
+        "learning_rate": 3e-3,
+        "batch_size": 1_000,
+        "weight": 0.03,
+        "monitor": "val_goal",
+    },
     "network, goal_weight 0": {"backbone": (32,), "learning_rate": 3e-3, "batch_size": 1_000},
 }
 
@@ -42,12 +53,12 @@ _TABLE: dict[str, Any] = {
     "student": {},
     "weight_decay": 0.1,
     "networks": 3,
-    "boostings": 3,
+    "boostings": 2,
     "boosting": {**_SINGLE, "max_features": 0.4},
     "logistics": 0,
     "imitation_epochs": 8,
     "goal_weight": 0.3,
-    "epochs": 12,
+    "epochs": 5,
     "learning_rate": 3e-4,
     "batch_size": 10_000,
 }
@@ -58,10 +69,12 @@ _COINS: dict[str, Any] = {
     "weight_decay": 0.01,
     "networks": 4,
     "boostings": 0,
+    "goal_weight": 1.0,
 }
 _LINEAR: dict[str, Any] = {
     **_TABLE,
-    "shape": {"backbone": (16,), "linear": True},
+    "shape": {"backbone": (32,), "linear": True},
+    "imitation_epochs": 20,
     "networks": 0,
     "boostings": 0,
     "logistics": 1,
@@ -76,7 +89,11 @@ def _but(name: str) -> dict[str, dict[str, Any]]:
 # simulation. Two arms leave a spline over arms nothing to smooth. DRP wants arms in the order of
 # their mean cost in the trial, which 30 neighbours are not in by chance.
 TUNED: dict[str, dict[str, dict[str, Any]]] = {
-    "criteo_like": {**_but("spline logistic"), RECIPE: _TABLE},
+    "criteo_like": {
+        **_but("spline logistic"),
+        "DFCL-IFD": {**_COMMON["DFCL-IFD"], "weight": 0.1, "batch_size": 10_000},
+        RECIPE: _TABLE,
+    },
     "produce_coin": {**_but("DRP"), RECIPE: _COINS},
     "criteo_outcomes": {**_COMMON, RECIPE: _TABLE},
     "well_specified": {**_COMMON, RECIPE: _LINEAR},
@@ -170,7 +187,7 @@ def our_network(task: Task, seed: int, index: int = 0) -> AllocationModel:
 def _drp(task: Task, seed: int) -> Any:
     given = arguments(task, "DRP")
     model = baselines.DRP(task.num_treatments, given.pop("backbone"), seed=seed)
-    return train(task, model, monitor="val_loss", **given)
+    return train(task, model, objective={"budget": task.budgets}, **given)
 
 
 def _dfcl(task: Task, seed: int) -> Any:

@@ -77,7 +77,7 @@ SIMULATIONS: dict[str, Scenario] = {
     "criteo_like": _drawn(
         lambda rows, seed: datasets.criteo_like(rows, seed=seed),
         budgets=(0.0404, 0.0466),
-        rows=300_000,  # conversions are rare
+        rows=200_000,  # conversions are rare
     ),
     "produce_coin": _drawn(
         lambda rows, seed: datasets.produce_coin(rows, seed, COINS),
