@@ -62,6 +62,7 @@ _TABLE: dict[str, Any] = {
     "learning_rate": 3e-4,
     "batch_size": 10_000,
 }
+_PLAIN: dict[str, Any] = {"backbone": (32,), "bins": 16, "linear": True}
 _COINS: dict[str, Any] = {
     **_TABLE,
     "shape": {"backbone": (16,), "heads": "spline", "linear": True},
@@ -97,6 +98,8 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "produce_coin": {**_but("DRP"), RECIPE: _COINS},
     "criteo_outcomes": {**_COMMON, RECIPE: _TABLE},
     "well_specified": {**_COMMON, RECIPE: _LINEAR},
+    # Real trials of a few arms, of which nothing is known.
+    "trial": {**_COMMON, RECIPE: {**_TABLE, "shape": _PLAIN}},
 }
 
 
