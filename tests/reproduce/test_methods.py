@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,9 @@ from matplotlib import image
 
 from tests.cli.conftest import invoke
 from tfalloc import datasets
-from tfalloc.reproduce import methods, methods_report
+from tfalloc.baselines.average import predictions
+from tfalloc.evaluation import true_curve
+from tfalloc.reproduce import methods, methods_controls, methods_ours, methods_report
 from tfalloc.reproduce.methods_task import SIMULATIONS
 from tfalloc.reproduce.shared import Shared
 
@@ -73,6 +76,59 @@ def test_table_and_figure(made):
     assert found.best.tolist() == [True, False, False]
     picture = image.imread(folder / "figure.png")
     assert min(picture.shape[:2]) > 300 and picture[..., :3].std() > 0.05
+
+
+@pytest.fixture(scope="module")
+def ours():
+    """Every method of ours on one tiny trial: {name: fitted model}, and the task."""
+    scenario = SIMULATIONS["criteo_like"]
+    protocol = methods.Protocol("criteo_like", scenario, methods.FAST, None)
+    task = protocol._task(FIRST)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*matched rows")  # conversions are rare
+        return {name: method(task, FIRST) for name, method in methods_ours.OURS.items()}, task
+
+
+def test_ours_start_from_the_same_weights_and_differ_by_the_objective(ours):
+    models, task = ours
+    predicted = {name: predictions(model, task.trial) for name, model in models.items()}
+    for name, each in predicted.items():
+        assert each["response"].shape == each["cost"].shape == (len(task.trial), 2)
+        if name != "averaged":  # trees need not be
+            assert np.all(np.diff(each["response"], axis=1) >= 0)
+    objectives = {name: models[name]._compiled_objective() for name in list(models)[2:]}
+    assert [x.through_allocation for x in objectives.values()] == [False, True, True]
+    start = models["imitated"].get_weights()
+    for name in list(models)[2:]:
+        moved = [
+            np.abs(a - b).max() for a, b in zip(start, models[name].get_weights(), strict=True)
+        ]
+        assert max(moved) > 0
+    two, smoothed = (
+        predicted[x]["response"] for x in ("imitated, two-stage", "imitated, smoothed")
+    )
+    assert not np.array_equal(two, smoothed)
+
+
+def test_averaged_is_the_mean_of_members_that_are_trained_once(ours):
+    models, task = ours
+    members = models["averaged"].members
+    recipe = methods.TUNED["criteo_like"]["recipe"]
+    assert len(members) == recipe["networks"] + recipe["boostings"]
+    assert members[0] is methods_controls.our_network(task, FIRST)  # the control, not another
+    mean = np.mean([predictions(x, task.trial)["cost"] for x in members], axis=0)
+    np.testing.assert_allclose(models["averaged"].predict(task.trial)["cost"], mean, rtol=1e-6)
+
+
+def test_no_credit_for_money_that_was_not_there():
+    """A model that takes the dear arm for the cheap one starts above any budget."""
+    v, c = np.tile([0.1, 0.5], (50, 1)), np.tile([0.0, 2.0], (50, 1))
+    reached = true_curve(v, c[:, ::-1], v, c, [0.5, 1.0])
+    assert not reached.feasible.any() and np.allclose(reached.cost, 2.0)
+    found = methods.at_equal_cost(reached, v.mean(axis=0), c.mean(axis=0))
+    np.testing.assert_allclose(found, [0.2, 0.3])  # the dear arm for a quarter, for half
+    honest = true_curve(v, c, v, c, [0.5, 1.0])
+    np.testing.assert_allclose(methods.at_equal_cost(honest, v[0], c[0]), honest.response)
 
 
 def test_the_truth_is_1_and_alike_is_0():
