@@ -120,6 +120,19 @@ def test_averaged_is_the_mean_of_members_that_are_trained_once(ours):
     np.testing.assert_allclose(models["averaged"].predict(task.trial)["cost"], mean, rtol=1e-6)
 
 
+def test_steps_are_differences_within_seeds():
+    runs = {
+        "method": ["network, goal_weight 0", "our network, goal_weight 0"] * 2,
+        "seed": [0, 0, 1, 1],
+        "share": [0.1, 0.3, 0.4, 0.8],
+    }
+    text = "\n".join(methods_report._steps(pd.DataFrame(runs)))
+    assert "| heads, bins, linear path, decay |" in text and "| 2 | +0.300 (" in text
+    assert text.count("\n") == 3  # no step without both of its ends
+    names = {name for after, before, _ in methods_report.STEPS for name in (after, before)}
+    assert names <= set(methods.METHODS)
+
+
 def test_no_credit_for_money_that_was_not_there():
     """A model that takes the dear arm for the cheap one starts above any budget."""
     v, c = np.tile([0.1, 0.5], (50, 1)), np.tile([0.0, 2.0], (50, 1))

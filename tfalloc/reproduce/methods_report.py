@@ -12,6 +12,16 @@ from tfalloc.reproduce import figures, report
 from tfalloc.reproduce.files import write_text
 from tfalloc.reproduce.runs import Runs
 
+# (after, before, what the step is): pairs of methods that differ by one thing.
+STEPS = (
+    ("our network, goal_weight 0", "network, goal_weight 0", "heads, bins, linear path, decay"),
+    ("averaged", "our network, goal_weight 0", "several learners instead of one"),
+    ("imitated", "averaged", "one network instead of several learners"),
+    ("imitated, two-stage", "imitated", "more epochs, prediction losses only"),
+    ("imitated, smoothed", "imitated, two-stage", "objective: `Smoothed`"),
+    ("imitated, differences", "imitated, two-stage", "objective: `FiniteDifference`"),
+)
+
 
 def write(folder: Path, runs: Runs, order: Sequence[str], controls: Collection[str]) -> None:
     """Writes table.md and figure.png of the runs.
@@ -81,9 +91,25 @@ def _table(runs: Runs, found: pd.DataFrame) -> str:
         _setting(runs, frame),
         _meaning(frame, best),
         report.markdown(columns, rows),
+        *_steps(frame),
         report.made_by(runs.makers),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _steps(frame: pd.DataFrame) -> list[str]:
+    """What each step of the recipe adds, where both of its ends were run."""
+    wide = frame.pivot(index="seed", columns="method", values="share")
+    rows = []
+    for after, before, what in STEPS:
+        if after in wide and before in wide:
+            found = report.paired_difference(wide[after], wide[before])
+            own = report.difference(found, digits=3)
+            rows.append([what, f"{after} - {before}", str(found.count), own])
+    if not rows:
+        return []
+    columns = ["step", "difference of", "pairs", "share"]
+    return ["What each step adds, paired by seed:", report.markdown(columns, rows)]
 
 
 def _setting(runs: Runs, frame: pd.DataFrame) -> str:
