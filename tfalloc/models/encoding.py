@@ -110,11 +110,10 @@ def quantile_edges(column: np.ndarray, bins: int) -> np.ndarray:
     values, counts = np.unique(column, return_counts=True)
     heavy = values[counts * bins > len(column)]
     rest = np.sort(column[~np.isin(column, heavy)])
-    room = bins + 1 - len(heavy)
     if len(values) <= bins + 1:
         edges = values
     else:
-        at = np.linspace(0.0, 1.0, max(room, 2))
-        inner = np.quantile(rest, at, method="nearest") if len(rest) else rest
-        edges = np.unique(np.concatenate([heavy, inner[: max(room, 0)]]))
+        # Fewer than `bins` values can be heavy, so that at least two edges are left for the rest.
+        at = np.linspace(0.0, 1.0, bins + 1 - len(heavy))
+        edges = np.unique(np.concatenate([heavy, np.quantile(rest, at, method="nearest")]))
     return np.concatenate([edges, np.full(bins + 1 - len(edges), edges[-1])]).astype(np.float32)
