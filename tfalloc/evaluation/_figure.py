@@ -137,6 +137,20 @@ def finish(axes: Axes, path: str | os.PathLike[str] | None) -> Figure:
     return figure
 
 
+def _lay_out(figure: Figure) -> None:
+    """Lays the figure out until its axes stay where they are.
+
+    The layout makes room for the labels of the axes as they were; at their next size there may be
+    other, longer ones.
+    """
+    places: list[tuple[float, ...]] = []
+    for _ in range(5):
+        figure.draw_without_rendering()
+        before, places = places, [axes.get_position().bounds for axes in figure.axes]
+        if places == before:
+            return
+
+
 def _write(figure: Figure, path: str) -> None:
     """Writes to a temporary file beside the target, then renames: never half a picture."""
     folder, name = os.path.split(os.path.abspath(path))
@@ -145,9 +159,7 @@ def _write(figure: Figure, path: str) -> None:
     handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=kind, dir=folder)
     os.close(handle)
     try:
-        # The layout makes room for the labels of the axes' first size; at the next size there may
-        # be other, longer ones.
-        figure.draw_without_rendering()
+        _lay_out(figure)
         figure.savefig(temporary, format=kind[1:])
         # mkstemp files are private; a picture gets the permissions of any new file.
         mask = os.umask(0)

@@ -155,11 +155,11 @@ class Runs:
           One row per run: parts of the key, figures (null is NaN), seconds.
         """
         rows = [
-            {**run["key"], **run["figures"], "seconds": run["seconds"]}
+            {**run["key"], **_numbers(run["figures"]), "seconds": run["seconds"]}
             for run in self._runs.values()
             if all(run["key"].get(name) == value for name, value in where.items())
         ]
-        return pd.DataFrame(rows).replace({None: math.nan}).infer_objects()
+        return pd.DataFrame(rows)
 
     @property
     def makers(self) -> list[dict[str, Any]]:
@@ -173,6 +173,11 @@ class Runs:
             for name, part in (("settings", self.settings), ("makers", self._makers))
         )
         write_text(self.path, f'{{{head},\n "runs": [\n  {runs}\n ]}}\n')
+
+
+def _numbers(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures with NaN for the null that JSON has in its place."""
+    return {name: math.nan if value is None else value for name, value in figures.items()}
 
 
 def versions() -> dict[str, Any]:
