@@ -6,7 +6,7 @@ Each file is learned from in folds: every row is predicted by models that have n
 policies of all rows are judged on their own outcomes at one budget, by the doubly robust estimator
 with the cross-fitted logistic regression as model of outcomes, the same for all methods.
 Differences to that logistic regression are paired by row. No settings are chosen here: they are
-those of `reproduce.methods_controls.TUNED["trial"]`.
+the usual ones, `reproduce.methods_settings.usual("trial")`.
 
     hillstrom   64,000 customers, three arms; visits; 5 and 10 cents a mail are assumed
     criteo      a sample of Criteo Uplift, two arms; visits; one cent a treated user is assumed
@@ -31,6 +31,7 @@ import tfalloc
 from tfalloc import RCTData, evaluation
 from tfalloc.baselines.average import predictions
 from tfalloc.reproduce.methods import METHODS
+from tfalloc.reproduce.methods_settings import usual
 from tfalloc.reproduce.methods_task import Settings, Task
 
 CHOSEN = (
@@ -92,7 +93,7 @@ def cross_fitted(data: RCTData, budget: float, folds: int, settings: Settings) -
     for k in range(folds):
         own = np.flatnonzero(fold == k)
         train = data.take(np.flatnonzero(fold != k))
-        task = Task("trial", train, (0.5 * budget, 1.5 * budget), None, settings)
+        task = Task("trial", train, (0.5 * budget, 1.5 * budget), None, settings, usual("trial"))
         for name in CHOSEN:
             start = time.perf_counter()
             predicted = predictions(METHODS[name](task, k), data.take(own))

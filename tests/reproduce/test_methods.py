@@ -1,6 +1,8 @@
 """The study of methods at a tiny size: files, the scale of shares, the best control, errors."""
 
 import dataclasses
+import json
+import math
 import time
 import warnings
 
@@ -13,8 +15,16 @@ from tests.cli.conftest import invoke
 from tfalloc import datasets
 from tfalloc.baselines.average import predictions
 from tfalloc.evaluation import true_curve
-from tfalloc.reproduce import methods, methods_controls, methods_ours, methods_report
+from tfalloc.reproduce import (
+    methods,
+    methods_controls,
+    methods_ours,
+    methods_report,
+    methods_tuning,
+)
+from tfalloc.reproduce import methods_settings as settings
 from tfalloc.reproduce.methods_task import SIMULATIONS
+from tfalloc.reproduce.runs import Runs
 from tfalloc.reproduce.shared import Shared
 
 pytest.importorskip("sklearn")
@@ -83,7 +93,7 @@ def ours():
     """Every method of ours on one tiny trial: {name: fitted model}, and the task."""
     scenario = SIMULATIONS["criteo_like"]
     protocol = methods.Protocol("criteo_like", scenario, methods.FAST, None)
-    task = protocol._task(FIRST)
+    task = protocol.task(FIRST)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*matched rows")  # conversions are rare
         return {name: method(task, FIRST) for name, method in methods_ours.OURS.items()}, task
@@ -113,8 +123,8 @@ def test_ours_start_from_the_same_weights_and_differ_by_the_objective(ours):
 def test_averaged_is_the_mean_of_members_that_are_trained_once(ours):
     models, task = ours
     members = models["averaged"].members
-    recipe = methods.TUNED["criteo_like"]["recipe"]
-    assert len(members) == recipe["networks"] + recipe["boostings"]
+    networks, boostings, regressions = methods.TUNED["criteo_like"]["recipe"]["team"]
+    assert len(members) == networks + boostings + regressions and networks
     assert members[0] is methods_controls.our_network(task, FIRST)  # the control, not another
     mean = np.mean([predictions(x, task.trial)["cost"] for x in members], axis=0)
     np.testing.assert_allclose(models["averaged"].predict(task.trial)["cost"], mean, rtol=1e-6)
@@ -148,7 +158,7 @@ def test_the_truth_is_1_and_alike_is_0():
     fast = methods.FAST
     for simulation in ("criteo_like", "produce_coin", "well_specified"):
         protocol = methods.Protocol(simulation, SIMULATIONS[simulation], fast, None)
-        fresh = protocol._fresh(FIRST)[0]
+        fresh = protocol.fresh(FIRST)[0]
         truth = fresh.true_response, fresh.true_cost
         assert protocol.judge(*truth, FIRST)["share"] == pytest.approx(1.0)
         alike = (np.tile(x.mean(axis=0, dtype="f8"), (len(x), 1)) for x in truth)
@@ -248,7 +258,90 @@ def test_ours_alone_have_nothing_to_compare_with(tmp_path):
         methods.study(tmp_path, "well_specified", methods=["averaged"], first_seed=FIRST)
 
 
-def test_controls_are_those_of_the_package():
+def test_every_control_of_a_simulation_has_its_arguments():
     for simulation, tuned in methods.TUNED.items():
+        assert list(tuned) == settings.entries(simulation)
         assert set(tuned) >= {"logistic", "boosting, per arm", "boosting, single", "DFCL-IFD"}
         assert set(tuned) - set(methods.METHODS) == {methods.RECIPE}, simulation
+        for method, chosen in tuned.items():
+            assert chosen in settings.candidates(method, methods_tuning.CANDIDATES), method
+
+
+@pytest.mark.parametrize("method", settings.SPACES)
+@pytest.mark.parametrize("count", [1, 2, 6, 9])
+def test_candidates_are_different_and_try_each_value(method, count):
+    space, found = settings.SPACES[method], settings.candidates(method, count)
+    assert len(found) == min(count, math.prod(map(len, space.values())))
+    assert found == settings.candidates(method, count), "the same whenever asked"
+    assert all(a != b for i, a in enumerate(found) for b in found[:i])
+    assert found[0] == {name: values[0] for name, values in space.items()}
+    for name, values in space.items():
+        tried = [values.index(each[name]) for each in found]
+        if len(found) == count >= len(values):
+            assert set(tried) == set(range(len(values))), name
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tuning") / "out"
+    some = ["logistic", "boosting, single", methods.RECIPE, methods_controls.OUR_NETWORK]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*matched rows")
+        chosen = methods_tuning.study(
+            folder, "well_specified", seeds=2, count=2, settings=methods.FAST, methods=some
+        )
+    return folder, chosen
+
+
+def test_tuning_chooses_the_largest_mean_share(tuned):
+    folder, chosen = tuned
+    frame = Runs(folder / "runs.json", json.loads((folder / "runs.json").read_text())["settings"])
+    frame = frame.frame()
+    assert chosen == json.loads((folder / "tuned.json").read_text())
+    assert len(frame) == 4 * 2 * 2 and set(frame.seed) == {101, 102}
+    for method, arguments in chosen.items():
+        own = frame[frame.method == method]
+        means = own.groupby("candidate").share.mean()
+        assert arguments == settings.candidates(method, 2)[int(means.idxmax())]
+    lines = (folder / "table.md").read_text().splitlines()
+    assert sum("**" in line for line in lines) == 4, "one a method"
+    assert "nan" not in "\n".join(lines)
+
+
+def test_tuning_goes_on(tuned, monkeypatch):
+    folder, chosen = tuned
+    monkeypatch.setattr(
+        methods_tuning._Candidates, "run", lambda *_, **key: pytest.fail(f"{key} runs again")
+    )
+    again = {"seeds": 2, "settings": methods.FAST, "methods": ["logistic"]}
+    assert methods_tuning.study(folder, "well_specified", count=2, **again) == chosen
+    with pytest.raises(ValueError, match="candidates=2, now candidates=3"):
+        methods_tuning.study(folder, "well_specified", count=3, **again)
+
+
+def test_the_estimate_of_a_share_is_that_of_its_truth():
+    """On the validation users' own outcomes, within a few of its standard errors."""
+    sizes = dataclasses.replace(methods.FAST, fresh=60_000)
+    scenario = SIMULATIONS["well_specified"]
+    protocol = methods.Protocol("well_specified", scenario, sizes, None)
+    fresh = protocol.fresh(FIRST)[0]
+    truth = {"response": fresh.true_response, "cost": fresh.true_cost}
+    found = methods_tuning._Candidates(protocol, None, 1)._estimate(truth, FIRST)
+    assert 0.02 < found["stderr"] < 0.5
+    assert abs(found["estimate"] - 1.0) < 4 * found["stderr"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--candidates", 0], "candidates=0: expected at least 1"),
+        (["--methods", "averaged"], "methods=['averaged'] are not known for criteo_like"),
+        (["--simulation", "criteo_outcomes"], "needs data (--data)"),
+        (["--data", "x.csv", "--rows", 10], "leave one out"),
+    ],
+)
+def test_bad_options_of_tuning_are_one_line(options, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke("reproduce", "tuning", *options)
+    assert result.code == 2 and message in result.err and result.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())

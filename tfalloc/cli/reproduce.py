@@ -27,6 +27,11 @@ Rows = Annotated[int | None, typer.Option(show_default=False, help="Rows of a si
 Fast = Annotated[bool, typer.Option("--fast", help="Small enough for a try: shows no effect.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Throw away the runs of earlier calls.")]
 
+Methods = Annotated[
+    str | None,
+    typer.Option(metavar="A;B;C", help="Some methods only, as the table names them."),
+]
+
 app = typer.Typer(
     no_args_is_help=True,
     help="Repeat a published experiment: runs.json, table.md and figure.png. Killed and started "
@@ -115,16 +120,12 @@ def criteo(
         float | None,
         typer.Option(show_default=False, help="Of the paper's network.  (default: 1e-4)"),
     ] = None,
-    methods: Annotated[
-        str | None,
-        typer.Option(metavar="A;B;C", help="Some methods only, as the table names them."),
-    ] = None,
+    methods: Methods = None,
     fast: Fast = False,
     restart: Restart = False,
 ) -> None:
     """AUCC of two-stage, direct and end-to-end methods on Criteo Uplift (Table 1)."""
-    if data is not None and rows is not None:
-        raise ValueError(f"--rows {rows} with --data {data}: the file has its own; leave one out.")
+    _check_rows(rows, data)
     start_tensorflow()
     from tfalloc.reproduce import criteo as study
 
@@ -141,11 +142,29 @@ def criteo(
             seeds=_seeds(seeds, 2 if fast else 5),
             settings=settings,
             data=data,
-            methods=None if methods is None else [name.strip() for name in methods.split(";")],
+            methods=_names(methods),
             restart=restart,
             command=typed.command(context),
         )
     _show(folder)
+
+
+Simulation = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="criteo_like, produce_coin, criteo_outcomes (needs --data) or well_specified.",
+    ),
+]
+Features = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="FILE",
+        show_default=False,
+        help="Criteo Uplift, CSV (also .gz) or Parquet: the features of criteo_outcomes.",
+    ),
+]
 
 
 @app.command()
@@ -159,52 +178,92 @@ def methods(
             help="Directory to leave.  (default: reproduce-methods-SIMULATION)",
         ),
     ] = None,
-    simulation: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="criteo_like, produce_coin, criteo_outcomes (needs --data) or well_specified.",
-        ),
-    ] = "criteo_like",
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            show_default=False,
-            help="Criteo Uplift, CSV (also .gz) or Parquet: the features of criteo_outcomes.",
-        ),
-    ] = None,
+    simulation: Simulation = "criteo_like",
+    data: Features = None,
     seeds: Seeds = None,
     first_seed: Annotated[
         int, typer.Option(help="Choose settings on other seeds than you report.")
     ] = 0,
     rows: Rows = None,
-    methods: Annotated[
-        str | None,
-        typer.Option(metavar="A;B;C", help="Some methods only, as the table names them."),
-    ] = None,
+    methods: Methods = None,
     fast: Fast = False,
     restart: Restart = False,
 ) -> None:
     """Controls and the package's methods on one simulation: share of perfect targeting."""
-    if data is not None and rows is not None:
-        raise ValueError(f"--rows {rows} with --data {data}: the file has its own; leave one out.")
+    _check_rows(rows, data)
     start_tensorflow()
     from tfalloc.reproduce import methods as study
 
     folder = output or Path(f"reproduce-methods-{simulation}")
-    study.study(
-        folder,
-        simulation,
-        seeds=_seeds(seeds, 2 if fast else 20),
-        settings=_changed(study.FAST if fast else study.Settings(), rows=rows),
-        data=data,
-        methods=None if methods is None else [name.strip() for name in methods.split(";")],
-        first_seed=first_seed,
-        restart=restart,
-        command=typed.command(context),
-    )
+    with _kept(folder, restart):
+        study.study(
+            folder,
+            simulation,
+            seeds=_seeds(seeds, 2 if fast else 20),
+            settings=_changed(study.FAST if fast else study.Settings(), rows=rows),
+            data=data,
+            methods=_names(methods),
+            first_seed=first_seed,
+            restart=restart,
+            command=typed.command(context),
+        )
     _show(folder)
+
+
+@app.command()
+def tuning(
+    context: typer.Context,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="Directory to leave.  (default: reproduce-tuning-SIMULATION)",
+        ),
+    ] = None,
+    simulation: Simulation = "criteo_like",
+    data: Features = None,
+    seeds: Seeds = None,
+    first_seed: Annotated[int, typer.Option(help="None that `methods` is to report.")] = 101,
+    candidates: Annotated[int, typer.Option(help="Of each method.")] = 6,
+    rows: Rows = None,
+    methods: Methods = None,
+    fast: Fast = False,
+    restart: Restart = False,
+) -> None:
+    """Choose the hyper-parameters of the study of methods, equally many tried for each.
+
+    Leaves runs.json, table.md and tuned.json, the chosen ones.
+    """
+    _check_rows(rows, data)
+    start_tensorflow()
+    from tfalloc.reproduce import methods as sizes
+    from tfalloc.reproduce import methods_tuning as study
+
+    folder = output or Path(f"reproduce-tuning-{simulation}")
+    with _kept(folder, restart):
+        study.study(
+            folder,
+            simulation,
+            seeds=_seeds(seeds, 2 if fast else 3),
+            count=candidates,
+            settings=_changed(sizes.FAST if fast else sizes.Settings(), rows=rows),
+            data=data,
+            methods=_names(methods),
+            first_seed=first_seed,
+            restart=restart,
+            command=typed.command(context),
+        )
+    _show(folder, "tuned.json")
+
+
+def _check_rows(rows: int | None, data: Path | None) -> None:
+    if data is not None and rows is not None:
+        raise ValueError(f"--rows {rows} with --data {data}: the file has its own; leave one out.")
+
+
+def _names(methods: str | None) -> list[str] | None:
+    return None if methods is None else [name.strip() for name in methods.split(";")]
 
 
 def _changed(settings: Any, **changes: Any) -> Any:
@@ -239,8 +298,8 @@ def _kept(folder: Path, restart: bool) -> Iterator[None]:
         ) from None
 
 
-def _show(folder: Path) -> None:
+def _show(folder: Path, *files: str) -> None:
     text = (folder / "table.md").read_text("utf-8")
     console.out().print(text, markup=False, soft_wrap=True)
-    for name in ("table.md", "figure.png", "runs.json"):
+    for name in ("table.md", *(files or ("figure.png",)), "runs.json"):
         console.out().print(f"  {folder / name}", markup=False, soft_wrap=True)

@@ -18,16 +18,15 @@ Methods of a seed see the same rows, and are compared by differences within seed
                        rows to learn from, the other to judge
     well_specified     three arms; a logistic regression for each is the truth
 
-Hyper-parameters are in `methods_controls.TUNED`, what a method is given in `methods_task`.
+Hyper-parameters are in `methods_settings`, what a method is given in `methods_task`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +39,9 @@ from tfalloc.datasets import Simulation
 from tfalloc.evaluation import mix_curve, oracle_curve, true_curve
 from tfalloc.reproduce import methods_report
 from tfalloc.reproduce.figures import require_matplotlib
-from tfalloc.reproduce.methods_controls import (
-    CONTROLS,
-    OUR_NETWORK,
-    RECIPE,
-    TUNED,
-    Method,
-)
+from tfalloc.reproduce.methods_controls import CONTROLS, Method
 from tfalloc.reproduce.methods_ours import OURS
+from tfalloc.reproduce.methods_settings import OUR_NETWORK, RECIPE, TUNED
 from tfalloc.reproduce.methods_task import FAST as FAST
 from tfalloc.reproduce.methods_task import Scenario, Settings, Task, checked
 from tfalloc.reproduce.runs import Runs
@@ -109,13 +103,7 @@ def study(
     scenario = checked(simulation, data)
     chosen = _chosen(simulation, methods)
     require_matplotlib()
-    kept = {"simulation": simulation, **dataclasses.asdict(settings)}
-    if data is not None:
-        # Its name and size, for the same file may lie elsewhere.
-        kept |= {"data": os.path.basename(os.fspath(data)), "bytes": os.path.getsize(data)}
-        del kept["rows"], kept["fresh"]
-    else:
-        kept["rows"] = settings.rows or scenario.rows
+    kept = sizes(simulation, settings, scenario, data)
     folder = Path(output)
     runs = Runs(folder / "runs.json", kept, command=command, restart=restart)
     _check_kept(runs, simulation, chosen)
@@ -127,9 +115,25 @@ def study(
     return runs
 
 
+def sizes(
+    simulation: str, settings: Settings, scenario: Scenario, data: Any = None
+) -> dict[str, Any]:
+    """What runs must have in common to be of one study."""
+    kept = {"simulation": simulation, **dataclasses.asdict(settings)}
+    if data is None:
+        return {**kept, "rows": settings.rows or scenario.rows}
+    del kept["rows"], kept["fresh"]
+    # A file's name and size, for the same file may lie elsewhere.
+    return {
+        **kept,
+        "data": os.path.basename(os.fspath(data)),
+        "bytes": os.path.getsize(data),
+    }
+
+
 def _chosen(simulation: str, methods: Sequence[str] | None) -> list[str]:
     """Names of methods to run, in the order of `METHODS`."""
-    expected = [name for name in METHODS if _entry(name) in TUNED[simulation]]
+    expected = [name for name in METHODS if name in OURS or name in TUNED[simulation]]
     unknown = [name for name in methods or () if name not in expected]
     if unknown:
         raise ValueError(
@@ -143,7 +147,7 @@ def _check_kept(runs: Runs, simulation: str, chosen: list[str]) -> None:
     frame = runs.frame()
     before = dict(zip(frame.method, frame.arguments, strict=True)) if len(frame) else {}
     for name in chosen:
-        now = _plain_arguments(simulation, name)
+        now = _own(TUNED[simulation], name)
         if name in before and before[name] != now:
             raise ValueError(
                 f"{runs.path} holds runs of {name!r} with {before[name]}, now {now}; expected the "
@@ -156,15 +160,11 @@ def _check_kept(runs: Runs, simulation: str, chosen: list[str]) -> None:
         )
 
 
-def _entry(method: str) -> str:
-    """Where `TUNED` has a method's arguments."""
-    return RECIPE if method in OURS or method == OUR_NETWORK else method
-
-
-def _plain_arguments(simulation: str, method: str) -> dict[str, Any]:
-    """Arguments as JSON keeps them: tuples are lists."""
-    given: dict[str, Any] = json.loads(json.dumps(TUNED[simulation][_entry(method)]))
-    return given
+def _own(tuned: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """A method's hyper-parameters, as JSON keeps them; those of ours are the network's and more."""
+    if method in OURS:
+        return {"network": tuned[OUR_NETWORK], **tuned[RECIPE]}
+    return dict(tuned[method])
 
 
 class Protocol:
@@ -175,19 +175,19 @@ class Protocol:
         self.data = data
         self.budgets = np.linspace(*scenario.budgets, NUM_BUDGETS)
         # The methods of a seed see the same rows and users, one after the other.
-        self._task = functools.lru_cache(1)(self._draw_task)
-        self._fresh = functools.lru_cache(1)(self._draw_fresh)
+        self.task = functools.lru_cache(1)(self._draw_task)
+        self.fresh = functools.lru_cache(1)(self._draw_fresh)
 
     def run(self, method: str, seed: int) -> dict[str, Any]:
         """The figures of one run; its seconds are those of the training."""
-        task = self._task(seed)
+        task = self.task(seed)
         task.shared.begin()
         model = METHODS[method](task, seed)
         seconds = task.shared.seconds()
-        fresh = self._fresh(seed)[0]
+        fresh = self.fresh(seed)[0]
         found = predictions(model, fresh.data)
         judged = self.judge(found["response"], found["cost"], seed)
-        arguments = _plain_arguments(self.simulation, method)
+        arguments = _own(task.tuned, method)
         return {**judged, "arguments": arguments, "seconds": seconds}
 
     def judge(self, response: np.ndarray, cost: np.ndarray, seed: int) -> dict[str, Any]:
@@ -201,7 +201,7 @@ class Protocol:
         Returns:
           share, and its parts at each budget; response, mix and oracle, means over budgets.
         """
-        fresh, mix, oracle = self._fresh(seed)
+        fresh, mix, oracle = self.fresh(seed)
         truth = fresh.true_response, fresh.true_cost
         reached = true_curve(response, cost, *truth, self.budgets)
         value = at_equal_cost(reached, *(x.mean(axis=0, dtype="f8") for x in truth))
@@ -218,7 +218,8 @@ class Protocol:
         rows = self.settings.rows or self.scenario.rows or 0
         trial = self.scenario.trial(rows, seed, self.data).data
         amounts = self.scenario.cost_amounts
-        return Task(self.simulation, trial, self.scenario.budgets, amounts, self.settings)
+        tuned = TUNED[self.simulation]
+        return Task(self.simulation, trial, self.scenario.budgets, amounts, self.settings, tuned)
 
     def _draw_fresh(self, seed: int) -> tuple[Simulation, np.ndarray, np.ndarray]:
         """Users who judge, and what is reached at each budget without targeting and with truth."""

@@ -1,7 +1,7 @@
 """The controls of the study of methods: two stages of several kinds, and direct methods.
 
-Each is a function (task, seed) -> a fitted model. Its hyper-parameters are those of `TUNED` for
-the simulation; they are to be chosen on seeds that the study does not report.
+Each is a function (task, seed) -> a fitted model. Its hyper-parameters are those of the task
+(`methods_settings`).
 """
 
 from __future__ import annotations
@@ -13,99 +13,17 @@ import keras
 
 from tfalloc import baselines
 from tfalloc.models import AllocationModel
+from tfalloc.reproduce.methods_settings import KNOWN, OUR_NETWORK
 from tfalloc.reproduce.methods_task import Task
 
 Method = Callable[[Task, int], Any]
 
 PATIENCE = 5  # epochs without a better validation loss
-RECIPE = "recipe"  # what the package's own methods have in common
-OUR_NETWORK = "our network, goal_weight 0"
-_PER_ARM = {"learning_rate": 0.1, "max_iter": 80, "max_leaf_nodes": 8, "min_samples_leaf": 100}
-_SINGLE = {"learning_rate": 0.05, "max_iter": 200, "max_leaf_nodes": 16, "min_samples_leaf": 200}
-
-
-_COMMON: dict[str, dict[str, Any]] = {
-    "logistic": {"C": 1.0},
-    "spline logistic": {"C": 0.01, "num_knots": 5},
-    "boosting, per arm": _PER_ARM,
-    "boosting, single": _SINGLE,
-    "DRP": {
-        "backbone": (32,),
-        "learning_rate": 3e-3,
-        "batch_size": 10_000,
-        "monitor": "val_goal",
-    },
-    "DFCL-IFD": {
-        "backbone": (32,),
-        "learning_rate": 3e-3,
-        "batch_size": 1_000,
-        "weight": 0.03,
-        "monitor": "val_goal",
-    },
-    "network, goal_weight 0": {"backbone": (32,), "learning_rate": 3e-3, "batch_size": 1_000},
-}
-
-
-# Of the package's own methods. The network's shape says what is known of the simulation: arms are
-# ordered and more cannot hurt; 30 doses form a curve.
-_TABLE: dict[str, Any] = {
-    "shape": {"backbone": (64,), "bins": 16, "linear": True, "monotone": True},
-    "student": {},
-    "weight_decay": 0.1,
-    "networks": 3,
-    "boostings": 2,
-    "boosting": {**_SINGLE, "max_features": 0.4},
-    "logistics": 0,
-    "imitation_epochs": 8,
-    "goal_weight": 0.3,
-    "epochs": 5,
-    "learning_rate": 3e-4,
-    "batch_size": 10_000,
-}
-_PLAIN: dict[str, Any] = {"backbone": (32,), "bins": 16, "linear": True}
-_COINS: dict[str, Any] = {
-    **_TABLE,
-    "shape": {"backbone": (16,), "heads": "spline", "linear": True},
-    "student": {"backbone": (32,)},
-    "weight_decay": 0.01,
-    "networks": 4,
-    "boostings": 0,
-    "goal_weight": 1.0,
-}
-_LINEAR: dict[str, Any] = {
-    **_TABLE,
-    "shape": {"backbone": (32,), "linear": True},
-    "imitation_epochs": 20,
-    "networks": 0,
-    "boostings": 0,
-    "logistics": 1,
-}
-
-
-def _but(name: str) -> dict[str, dict[str, Any]]:
-    return {method: given for method, given in _COMMON.items() if method != name}
-
-
-# {simulation: {method: {argument: value}}}; a control that is not there does not go with the
-# simulation. Two arms leave a spline over arms nothing to smooth. DRP wants arms in the order of
-# their mean cost in the trial, which 30 neighbours are not in by chance.
-TUNED: dict[str, dict[str, dict[str, Any]]] = {
-    "criteo_like": {
-        **_but("spline logistic"),
-        "DFCL-IFD": {**_COMMON["DFCL-IFD"], "weight": 0.1, "batch_size": 10_000},
-        RECIPE: _TABLE,
-    },
-    "produce_coin": {**_but("DRP"), RECIPE: _COINS},
-    "criteo_outcomes": {**_COMMON, RECIPE: _TABLE},
-    "well_specified": {**_COMMON, RECIPE: _LINEAR},
-    # Real trials of a few arms, of which nothing is known.
-    "trial": {**_COMMON, RECIPE: {**_TABLE, "shape": _PLAIN}},
-}
 
 
 def arguments(task: Task, method: str) -> dict[str, Any]:
     """The hyper-parameters of a method on the task's simulation."""
-    return dict(TUNED[task.simulation][method])
+    return dict(task.tuned[method])
 
 
 def train(
@@ -125,14 +43,14 @@ def train(
       model: `AllocationModel` or a baseline like it, unfitted.
       learning_rate: of Adam.
       batch_size: rows a step; at most a tenth of the rows.
-      weight_decay: decoupled, of Adam.
+      weight_decay: decoupled, of Adam; 0: none.
       objective: further arguments of `compile`.
       **options: of `fit`: monitor, warm_start and the like.
 
     Returns:
       The model.
     """
-    optimizer = keras.optimizers.Adam(learning_rate, weight_decay=weight_decay)
+    optimizer = keras.optimizers.Adam(learning_rate, weight_decay=weight_decay or None)
     model.compile(optimizer, jit_compile=task.settings.jit, **(objective or {}))
     fixed = {"validation_split": 0.1, "early_stopping": PATIENCE, "verbose": 0}
     size = min(batch_size, len(task.trial) // 10)
@@ -174,17 +92,30 @@ def _boosting(per: str, method: str) -> Method:
     return lambda task, seed: boosting(task, per, {"seed": seed, **arguments(task, method)})
 
 
+def _network_of(task: Task, seed: int, given: dict[str, Any], **known: Any) -> AllocationModel:
+    """A network by its prediction losses, with the arguments of a space."""
+    model = AllocationModel(task.num_treatments, seed=seed, **shape(given), **known)
+    return train(task, model, monitor="val_loss", **given)
+
+
+def shape(given: dict[str, Any]) -> dict[str, Any]:
+    """Takes out of the arguments of a network those that make it."""
+    return {name: given.pop(name) for name in ("backbone", "bins", "linear")}
+
+
+def known(task: Task) -> dict[str, Any]:
+    """Arguments of `AllocationModel` that say what is known of the simulation."""
+    return {**KNOWN[task.simulation], **on_response(task)}
+
+
 def our_network(task: Task, seed: int, index: int = 0) -> AllocationModel:
     """A network of our shape by its prediction losses; other indices, other weights and rows."""
+    given, own = arguments(task, OUR_NETWORK), 100 * seed + index
 
     def fit() -> AllocationModel:
-        given = arguments(task, RECIPE)
-        shape = {**given["shape"], "seed": 100 * seed + index, **on_response(task)}
-        model = AllocationModel(task.num_treatments, **shape)
-        options = {"weight_decay": given["weight_decay"], "monitor": "val_loss"}
-        return train(task, model, learning_rate=3e-3, batch_size=1_000, **options)
+        return _network_of(task, own, dict(given), **known(task))
 
-    return task.shared(f"network {seed} {index}", fit)
+    return task.shared(f"network {own} {given}", fit)
 
 
 def _drp(task: Task, seed: int) -> Any:
@@ -195,17 +126,15 @@ def _drp(task: Task, seed: int) -> Any:
 
 def _dfcl(task: Task, seed: int) -> Any:
     given = arguments(task, "DFCL-IFD")
-    shape = {name: given.pop(name) for name in ("backbone", "weight")}
+    made = {name: given.pop(name) for name in ("backbone", "weight")}
     options = {"loss": "ifd", "seed": seed, **on_response(task)}
-    model = baselines.DFCL(task.num_treatments, **shape, **options)
+    model = baselines.DFCL(task.num_treatments, **made, **options)
     return train(task, model, objective={"budget": task.budgets}, **given)
 
 
 def _network(task: Task, seed: int) -> Any:
     given = arguments(task, "network, goal_weight 0")
-    shape = {"backbone": given.pop("backbone"), "seed": seed, **on_response(task)}
-    model = AllocationModel(task.num_treatments, **shape)
-    return train(task, model, monitor="val_loss", **given)
+    return _network_of(task, seed, given, **on_response(task))
 
 
 CONTROLS: dict[str, Method] = {

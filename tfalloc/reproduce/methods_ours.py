@@ -24,44 +24,54 @@ from tfalloc.baselines.average import predictions
 from tfalloc.models import AllocationModel
 from tfalloc.reproduce.methods_controls import (
     CONTROLS,
-    RECIPE,
     Method,
     arguments,
     boosting,
-    on_response,
+    known,
     our_network,
+    shape,
     train,
 )
+from tfalloc.reproduce.methods_settings import KNOWN, OUR_NETWORK, RECIPE
 from tfalloc.reproduce.methods_task import Task
 
 IMITATION = 50  # index of the imitating network's seed, beyond those of the members
+RANDOM_FEATURES = 0.4  # share of the features that a split of averaged trees chooses from
 
 
 def _averaged(task: Task, seed: int) -> Any:
-    given = arguments(task, RECIPE)
+    networks, boostings, regressions = arguments(task, RECIPE)["team"]
 
     def trees(index: int) -> Any:
-        options = {**given["boosting"], "seed": 100 * seed + index}
-        return task.shared(f"trees {seed} {index}", lambda: boosting(task, "single", options))
+        options = {**arguments(task, "boosting, single"), "max_features": RANDOM_FEATURES}
+        options["seed"] = 100 * seed + index
+        return task.shared(f"trees {options}", lambda: boosting(task, "single", options))
 
-    networks = [our_network(task, seed, index) for index in range(given["networks"])]
-    members = [*networks, *(trees(index) for index in range(given["boostings"]))]
-    if given["logistics"]:
-        members.append(task.shared(f"logistic {seed}", lambda: CONTROLS["logistic"](task, seed)))
+    def regression() -> Any:
+        name = "spline logistic" if "heads" in KNOWN[task.simulation] else "logistic"
+        return task.shared(f"{name} {seed}", lambda: CONTROLS[name](task, seed))
+
+    members = [our_network(task, seed, index) for index in range(networks)]
+    members += [trees(index) for index in range(boostings)]
+    members += [regression() for _ in range(regressions)]
     return baselines.Average(members)  # of learners that are fitted already
 
 
 def _imitated(task: Task, seed: int) -> Any:
-    return task.shared(f"imitated {seed}", lambda: _imitate(task, seed))
+    given = {x: arguments(task, RECIPE)[x] for x in ("team", "student", "imitation_epochs")}
+    return task.shared(f"imitated {seed} {given}", lambda: _imitate(task, seed, **given))
 
 
-def _imitate(task: Task, seed: int) -> AllocationModel:
-    given = arguments(task, RECIPE)
-    teacher = task.shared(f"averaged {seed}", lambda: _averaged(task, seed))
-    shape = {**given["shape"], **given["student"], **on_response(task)}
-    model = AllocationModel(task.num_treatments, seed=100 * seed + IMITATION, **shape)
+def _imitate(
+    task: Task, seed: int, team: list[int], student: Any, imitation_epochs: int
+) -> AllocationModel:
+    teacher = task.shared(f"averaged {seed} {team}", lambda: _averaged(task, seed))
+    made = shape(arguments(task, OUR_NETWORK))
+    made["backbone"] = student or made["backbone"]
+    own = 100 * seed + IMITATION
+    model = AllocationModel(task.num_treatments, seed=own, **made, **known(task))
     model.compile(jit_compile=task.settings.jit)
-    epochs = min(given["imitation_epochs"], task.settings.epochs)
+    epochs = min(imitation_epochs, task.settings.epochs)
     model.imitate(task.trial, teacher.predict(task.trial), epochs=epochs, verbose=0)
     return model
 

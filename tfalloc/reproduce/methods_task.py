@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -104,6 +104,7 @@ class Task:
       budgets: lowest and highest cost per user that it is judged at.
       cost_amounts: [K], cost of a response in each arm, if that is all that costs.
       settings: of the study.
+      tuned: hyper-parameters, {method: {argument: value}}.
       shared: `task.shared(name, make)` keeps what other methods of the seed need too; see `Shared`.
     """
 
@@ -112,6 +113,7 @@ class Task:
     budgets: tuple[float, float]
     cost_amounts: tuple[float, ...] | None
     settings: Settings
+    tuned: Mapping[str, Mapping[str, Any]]
     shared: Shared = dataclasses.field(default_factory=Shared, compare=False, repr=False)
 
     @property

@@ -1,0 +1,210 @@
+"""Hyper-parameters for the study of methods, each method's chosen among equally many candidates.
+
+Every candidate of every method (`methods_settings.candidates`) learns from the same few trials, of
+seeds that the study does not report, and is judged on validation users by the share of perfect
+targeting (`methods`). The candidate with the largest mean is chosen. Ours are searched in two
+steps: the network alone, which is a control too, then the recipe around the chosen network and
+the chosen boosting, judged by its last step ("imitated, smoothed").
+
+The share is that of true values. It is what the policy's value on validation rows estimates, and
+that estimate stands beside it, with its standard error: what users without the truth choose by.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tfalloc.baselines.average import predictions
+from tfalloc.evaluation import policy_outcome
+from tfalloc.reproduce import report
+from tfalloc.reproduce.files import write_text
+from tfalloc.reproduce.methods import METHODS, Protocol, sizes
+from tfalloc.reproduce.methods_settings import RECIPE, candidates, entries, usual
+from tfalloc.reproduce.methods_task import Settings, Task, checked
+from tfalloc.reproduce.runs import Runs
+
+CANDIDATES = 6
+FIRST_SEED = 101
+# Whose share the recipe is chosen by.
+LAST_STEP = "imitated, smoothed"
+
+
+def study(
+    output: str | os.PathLike[str],
+    simulation: str = "criteo_like",
+    *,
+    seeds: int = 3,
+    count: int = CANDIDATES,
+    settings: Settings | None = None,
+    data: str | os.PathLike[str] | None = None,
+    methods: Sequence[str] | None = None,
+    first_seed: int = FIRST_SEED,
+    restart: bool = False,
+    command: str | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Runs what is missing, and writes the table and the chosen arguments.
+
+    Args:
+      output: directory for runs.json, table.md and tuned.json.
+      simulation: as for `methods.study`.
+      seeds: trials that every candidate learns from.
+      count: candidates of each method.
+      settings: sizes; None: the defaults.
+      data: as for `methods.study`.
+      methods: names among `methods_settings.SPACES`; None: all that go with the simulation.
+      first_seed: of the trials, none of which the study is to report.
+      restart: whether to throw earlier runs away.
+      command: kept beside the runs.
+
+    Returns:
+      {method: {argument: value}}, the chosen ones.
+
+    Raises:
+      FileNotFoundError: nothing at `data`.
+      ValueError: an argument is not known or out of range, a file is missing or not needed, or the
+        settings are not those of the runs kept.
+      ImportError: scikit-learn, which most controls need, is not installed.
+
+    Example:
+      >>> import tempfile
+      >>> from tfalloc.reproduce.methods_task import FAST
+      >>> where = {"methods": ["logistic"], "seeds": 1, "settings": FAST}
+      >>> sorted(study(tempfile.mkdtemp(), "well_specified", count=2, **where)["logistic"])
+      ['C']
+    """
+    settings = settings or Settings()
+    for name, value in (("seeds", seeds), ("candidates", count)):
+        if value < 1:
+            raise ValueError(f"{name}={value!r}: expected at least 1.")
+    scenario = checked(simulation, data)
+    expected = entries(simulation)
+    unknown = [name for name in methods or () if name not in expected]
+    if unknown:
+        raise ValueError(
+            f"methods={unknown!r} are not known for {simulation}; expected some of {expected}."
+        )
+    folder = Path(output)
+    kept = {**sizes(simulation, settings, scenario, data), "candidates": count}
+    runs = Runs(folder / "runs.json", kept, command=command, restart=restart)
+    work = _Candidates(Protocol(simulation, scenario, settings, data), runs, count)
+    every = range(first_seed, first_seed + seeds)
+    for method in (name for name in expected if name in (methods or expected)):
+        keys = [
+            {"method": method, "candidate": index, "seed": seed}
+            for seed in every
+            for index in range(len(candidates(method, count)))
+        ]
+        runs.complete(keys, work.run, "tuning")
+    chosen = _chosen(runs.frame())
+    write_text(folder / "tuned.json", json.dumps(chosen, indent=1) + "\n")
+    write_text(folder / "table.md", _table(runs, simulation))
+    return chosen
+
+
+class _Candidates:
+    """Does the runs; the recipe's candidates stand on what was chosen before."""
+
+    def __init__(self, protocol: Protocol, runs: Runs, count: int):
+        self.protocol, self.runs, self.count = protocol, runs, count
+
+    def run(self, method: str, candidate: int, seed: int) -> dict[str, Any]:
+        """The figures of one run."""
+        arguments = candidates(method, self.count)[candidate]
+        before = _chosen(self.runs.frame()) if method == RECIPE else {}
+        tuned = {**usual(self.protocol.simulation), **before, method: arguments}
+        # The recipe's candidates share what they average.
+        task: Task = dataclasses.replace(self.protocol.task(seed), tuned=tuned)
+        task.shared.begin()
+        model = METHODS[LAST_STEP if method == RECIPE else method](task, seed)
+        seconds = task.shared.seconds()
+        fresh = self.protocol.fresh(seed)[0]
+        found = predictions(model, fresh.data)
+        judged = self.protocol.judge(found["response"], found["cost"], seed)
+        figures = {"share": judged["share"], **self._estimate(found, seed)}
+        return {**figures, "arguments": arguments, "seconds": seconds}
+
+    def _estimate(self, found: dict[str, np.ndarray], seed: int) -> dict[str, float]:
+        """The share by the validation users' own outcomes, and its standard error.
+
+        Both are means over the budgets that the policy can keep: neighbouring budgets share their
+        users, so that the mean has about the error of one.
+        """
+        fresh, mix, oracle = self.protocol.fresh(seed)
+        shares, errors = [], []
+        for budget, low, high in zip(self.protocol.budgets, mix, oracle, strict=True):
+            outcome = policy_outcome(
+                found["response"], found["cost"], fresh.data, budget=float(budget)
+            )
+            if outcome.feasible:
+                shares.append((outcome.response - low) / (high - low))
+                errors.append(outcome.response_stderr / (high - low))
+        if not shares:
+            return {"estimate": math.nan, "stderr": math.nan}
+        return {"estimate": float(np.mean(shares)), "stderr": float(np.mean(errors))}
+
+
+def _means(frame: pd.DataFrame) -> pd.DataFrame:
+    """Share and estimate of each candidate, means over seeds; one row each."""
+    groups = frame.groupby(["method", "candidate"], sort=False)
+    means = groups.agg(
+        share=("share", "mean"),
+        sd=("share", "std"),
+        estimate=("estimate", "mean"),
+        stderr=("stderr", lambda x: float(np.sqrt(np.sum(x**2)) / len(x))),
+        seconds=("seconds", "mean"),
+        arguments=("arguments", "first"),
+    )
+    return means.reset_index()
+
+
+def _best(means: pd.DataFrame) -> list[int]:
+    """Row of each method's candidate with the largest mean share, the earliest of equals."""
+    return [int(row) for row in means.groupby("method", sort=False).share.idxmax()]
+
+
+def _chosen(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Arguments of the candidate with the largest mean share, {method: arguments}."""
+    if not len(frame):
+        return {}
+    means = _means(frame)
+    rows = means.loc[_best(means)].to_dict("records")
+    return {row["method"]: dict(row["arguments"]) for row in rows}
+
+
+def _table(runs: Runs, simulation: str) -> str:
+    frame = runs.frame()
+    means = _means(frame)
+    best = set(_best(means))
+    columns = ["method", "candidate", "share", "estimate ± its error", "seconds"]
+    rows: list[list[Any]] = []
+    for index, each in enumerate(means.to_dict("records")):
+        shown = ", ".join(f"{name} {value}" for name, value in each["arguments"].items())
+        known = not math.isnan(each["estimate"])
+        rows.append(
+            [
+                each["method"],
+                f"**{shown}**" if index in best else shown,
+                report.spread(each["share"], each["sd"], digits=3),
+                f"{each['estimate']:.3f} ± {each['stderr']:.3f}" if known else None,
+                f"{each['seconds']:.1f}",
+            ]
+        )
+    parts = [
+        f"# Hyper-parameters on {simulation}",
+        f"Seeds {frame.seed.min()} to {frame.seed.max()}. share: of perfect targeting, by the "
+        "validation users' true values, mean over budgets and seeds ± standard deviation over "
+        "seeds; its largest mean chooses (bold). estimate: the same by their sampled outcomes, "
+        "with its standard error.",
+        report.markdown(columns, rows),
+        report.made_by(runs.makers),
+    ]
+    return "\n\n".join(parts) + "\n"
