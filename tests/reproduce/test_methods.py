@@ -20,6 +20,7 @@ from tfalloc.reproduce import (
     methods_controls,
     methods_ours,
     methods_report,
+    methods_summary,
     methods_tuning,
 )
 from tfalloc.reproduce import methods_settings as settings
@@ -137,10 +138,31 @@ def test_steps_are_differences_within_seeds():
         "share": [0.1, 0.3, 0.4, 0.8],
     }
     text = "\n".join(methods_report._steps(pd.DataFrame(runs)))
-    assert "| heads, bins, linear path, decay |" in text and "| 2 | +0.300 (" in text
+    assert "| what is known of the arms |" in text and "| 2 | +0.300 (" in text
     assert text.count("\n") == 3  # no step without both of its ends
     names = {name for after, before, _ in methods_report.STEPS for name in (after, before)}
     assert names <= set(methods.METHODS)
+
+
+def test_summary_has_a_column_for_each_simulation(made, tmp_path):
+    folder, runs = made
+    target = tmp_path / "summary.md"
+    result = invoke("reproduce", "summary", folder, folder, "--output", target)
+    assert result.code == 0 and target.read_text().strip() == result.out.strip()
+    share = runs.frame().groupby("method").share.mean()
+    lines = result.out.splitlines()
+    assert lines[0] == "| share of perfect targeting | well_specified | well_specified |"
+    assert f"| logistic | **{share['logistic']:.3f}** | **{share['logistic']:.3f}** |" in lines
+    assert "| *seeds* | 2 | 2 |" in lines
+    steps = methods_summary._steps([runs])
+    assert [row[1] for row in steps] == ["-"] * len(methods_report.STEPS)  # no pair was run
+
+
+def test_summary_refuses_what_is_no_study(tmp_path):
+    assert invoke("reproduce", "summary", tmp_path).code == 2
+    (tmp_path / "runs.json").write_text("{}")
+    result = invoke("reproduce", "summary", tmp_path)
+    assert result.code == 2 and "it is damaged" in result.err and result.err.count("\n") == 1
 
 
 def test_no_credit_for_money_that_was_not_there():
@@ -295,8 +317,7 @@ def tuned(tmp_path_factory):
 
 def test_tuning_chooses_the_largest_mean_share(tuned):
     folder, chosen = tuned
-    frame = Runs(folder / "runs.json", json.loads((folder / "runs.json").read_text())["settings"])
-    frame = frame.frame()
+    frame = Runs.kept(folder / "runs.json").frame()
     assert chosen == json.loads((folder / "tuned.json").read_text())
     assert len(frame) == 4 * 2 * 2 and set(frame.seed) == {101, 102}
     for method, arguments in chosen.items():

@@ -257,6 +257,31 @@ def tuning(
     _show(folder, "tuned.json")
 
 
+@app.command()
+def summary(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR...", show_default=False, help="Outputs of `tfalloc reproduce methods`."
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", show_default=False, help="Markdown to write too.  (default: none)"
+        ),
+    ] = None,
+) -> None:
+    """Tables of the study of methods, a column for each simulation; runs nothing."""
+    start_tensorflow()
+    from tfalloc.reproduce import files, methods_summary
+
+    text = methods_summary.summary(folders)
+    if output is not None:
+        files.write_text(output, text)
+    console.out().print(text, markup=False, soft_wrap=True)
+
+
 def _check_rows(rows: int | None, data: Path | None) -> None:
     if data is not None and rows is not None:
         raise ValueError(f"--rows {rows} with --data {data}: the file has its own; leave one out.")

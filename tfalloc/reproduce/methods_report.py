@@ -14,7 +14,11 @@ from tfalloc.reproduce.runs import Runs
 
 # (after, before, what the step is): pairs of methods that differ by one thing.
 STEPS = (
-    ("our network, goal_weight 0", "network, goal_weight 0", "heads, bins, linear path, decay"),
+    (
+        "our network, goal_weight 0",
+        "network, goal_weight 0",
+        "what is known of the arms",
+    ),
     ("averaged", "our network, goal_weight 0", "several learners instead of one"),
     ("imitated", "averaged", "one network instead of several learners"),
     ("imitated, two-stage", "imitated", "more epochs, prediction losses only"),

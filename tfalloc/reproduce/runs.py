@@ -68,16 +68,30 @@ class Runs:
             self._load()
         self._maker = {**({} if command is None else {"command": command}), **versions()}
 
+    @classmethod
+    def kept(cls, path: str | os.PathLike[str]) -> Runs:
+        """The runs of a file, with its own settings.
+
+        Args:
+          path: of runs.json.
+
+        Raises:
+          FileNotFoundError: there is none.
+          ValueError: the file is damaged.
+        """
+        try:
+            settings = json.loads(Path(path).read_text("utf-8"))["settings"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(path, error) from error
+        return cls(path, settings)
+
     def _load(self) -> None:
         try:
             kept = json.loads(self.path.read_text("utf-8"))
             settings, self._makers = kept["settings"], list(kept["makers"])
             self._runs = {_name(run["key"]): run for run in kept["runs"]}
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"cannot read {self.path} ({type(error).__name__}: {error}); expected the runs of "
-                "a study: it is damaged, pass --restart (restart=True) or another output."
-            ) from error
+            raise _damaged(self.path, error) from error
         names = dict.fromkeys([*settings, *self.settings])
         changed = [n for n in names if settings.get(n) != self.settings.get(n)]
         if changed:
@@ -173,6 +187,13 @@ class Runs:
             for name, part in (("settings", self.settings), ("makers", self._makers))
         )
         write_text(self.path, f'{{{head},\n "runs": [\n  {runs}\n ]}}\n')
+
+
+def _damaged(path: str | os.PathLike[str], error: Exception) -> ValueError:
+    return ValueError(
+        f"cannot read {path} ({type(error).__name__}: {error}); expected the runs of a study: it "
+        "is damaged, pass --restart (restart=True) or another output."
+    )
 
 
 def _numbers(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,90 @@
+"""The study of methods over several simulations: shares and steps, a column for each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tfalloc.reproduce import report
+from tfalloc.reproduce.methods import METHODS
+from tfalloc.reproduce.methods_controls import CONTROLS
+from tfalloc.reproduce.methods_report import STEPS, compared
+from tfalloc.reproduce.methods_tuning import LAST_STEP
+from tfalloc.reproduce.runs import Runs
+
+
+def summary(folders: Sequence[str | os.PathLike[str]]) -> str:
+    """Markdown of several outputs of `methods.study`.
+
+    Args:
+      folders: outputs; runs.json in each is read, nothing is run.
+
+    Returns:
+      Two tables. Shares: mean over seeds of each method, the best control of a simulation in bold,
+      and below them the difference between the last step and that control. Steps: paired
+      differences by seed.
+
+    Raises:
+      FileNotFoundError: a folder has no runs.json.
+      ValueError: there are no folders, a file is damaged, or it has no run of a control.
+
+    Example:
+      >>> import tempfile
+      >>> from tfalloc.reproduce import methods
+      >>> folder = tempfile.mkdtemp()
+      >>> where = {"settings": methods.FAST, "methods": ["logistic"], "seeds": 1}
+      >>> kept = methods.study(folder, "well_specified", first_seed=101, **where)
+      >>> print(summary([folder]).splitlines()[0])
+      | share of perfect targeting | well_specified |
+    """
+    if not folders:
+        raise ValueError("folders is empty; expected at least one output of the study.")
+    studies = [Runs.kept(Path(folder) / "runs.json") for folder in folders]
+    for study in studies:
+        if not any(run["method"] in CONTROLS for run in study.frame().to_dict("records")):
+            raise ValueError(f"{study.path} has no run of a control; expected one at least.")
+    names = [str(study.settings["simulation"]) for study in studies]
+    shares = report.markdown(["share of perfect targeting", *names], _shares(studies))
+    steps = report.markdown(["step, paired by seed", *names], _steps(studies))
+    return f"{shares}\n\n{steps}\n"
+
+
+def _shares(studies: list[Runs]) -> list[list[Any]]:
+    found = [compared(study.frame(), list(METHODS), CONTROLS) for study in studies]
+    tables = [each.set_index("method") for each in found]
+    rows: list[list[Any]] = []
+    for method in METHODS:
+        cells = []
+        for table in tables:
+            if method not in table.index:
+                cells.append("-")
+                continue
+            mean = f"{table['mean'][method]:.3f}"
+            cells.append(f"**{mean}**" if table["best"][method] else mean)
+        if any(cell != "-" for cell in cells):
+            rows.append([method, *cells])
+    last = []
+    for table in tables:
+        known = LAST_STEP in table.index
+        last.append(report.difference(table.loc[LAST_STEP].to_dict(), digits=3) if known else "-")
+    seeds = [str(study.frame().seed.nunique()) for study in studies]
+    return [*rows, [f"*{LAST_STEP} - best control*", *last], ["*seeds*", *seeds]]
+
+
+def _steps(studies: list[Runs]) -> list[list[Any]]:
+    wide = [
+        study.frame().pivot(index="seed", columns="method", values="share") for study in studies
+    ]
+    rows = []
+    for after, before, what in STEPS:
+        cells = []
+        for shares in wide:
+            if after in shares and before in shares:
+                pair = report.paired_difference(shares[after], shares[before])
+                cells.append(report.difference(pair, digits=3))
+            else:
+                cells.append("-")
+        rows.append([what, *cells])
+    return rows
