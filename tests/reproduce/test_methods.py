@@ -9,11 +9,13 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 from matplotlib import image
 
 from tests.cli.conftest import invoke
 from tfalloc import datasets
 from tfalloc.baselines.average import predictions
+from tfalloc.cli import reproduce
 from tfalloc.evaluation import true_curve
 from tfalloc.reproduce import (
     methods,
@@ -24,7 +26,7 @@ from tfalloc.reproduce import (
     methods_tuning,
 )
 from tfalloc.reproduce import methods_settings as settings
-from tfalloc.reproduce.methods_task import SIMULATIONS
+from tfalloc.reproduce.methods_task import REPORTED_SEED, SIMULATIONS, TUNING_SEED
 from tfalloc.reproduce.runs import Runs
 from tfalloc.reproduce.shared import Shared
 
@@ -327,6 +329,17 @@ def test_tuning_chooses_the_largest_mean_share(tuned):
     lines = (folder / "table.md").read_text().splitlines()
     assert sum("**" in line for line in lines) == 4, "one a method"
     assert "nan" not in "\n".join(lines)
+
+
+def test_reported_seeds_choose_nothing():
+    options = {
+        name: {each.name: each.default for each in command.params}
+        for name, command in typer.main.get_command(reproduce.app).commands.items()
+    }
+    tried, told = options["tuning"], options["methods"]
+    assert tried["first_seed"] == TUNING_SEED and told["first_seed"] == REPORTED_SEED
+    assert tried["candidates"] == methods_tuning.CANDIDATES
+    assert TUNING_SEED + 20 <= REPORTED_SEED
 
 
 def test_tuning_goes_on(tuned, monkeypatch):

@@ -182,8 +182,8 @@ def methods(
     data: Features = None,
     seeds: Seeds = None,
     first_seed: Annotated[
-        int, typer.Option(help="Choose settings on other seeds than you report.")
-    ] = 0,
+        int, typer.Option(help="Of the trials; `tuning` chooses settings on others.")
+    ] = 200,
     rows: Rows = None,
     methods: Methods = None,
     fast: Fast = False,

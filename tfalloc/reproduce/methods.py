@@ -43,7 +43,13 @@ from tfalloc.reproduce.methods_controls import CONTROLS, Method
 from tfalloc.reproduce.methods_ours import OURS
 from tfalloc.reproduce.methods_settings import OUR_NETWORK, RECIPE, TUNED
 from tfalloc.reproduce.methods_task import FAST as FAST
-from tfalloc.reproduce.methods_task import Scenario, Settings, Task, checked
+from tfalloc.reproduce.methods_task import (
+    REPORTED_SEED,
+    Scenario,
+    Settings,
+    Task,
+    checked,
+)
 from tfalloc.reproduce.runs import Runs
 
 NUM_BUDGETS = 5
@@ -59,7 +65,7 @@ def study(
     settings: Settings | None = None,
     data: str | os.PathLike[str] | None = None,
     methods: Sequence[str] | None = None,
-    first_seed: int = 0,
+    first_seed: int = REPORTED_SEED,
     restart: bool = False,
     command: str | None = None,
 ) -> Runs:
@@ -72,7 +78,7 @@ def study(
       settings: sizes; None: the defaults.
       data: file of Criteo Uplift, as for `datasets.criteo_outcomes`; for that simulation only.
       methods: names among `METHODS`; None: all that go with the simulation.
-      first_seed: of the trials; hyper-parameters are to be chosen on other seeds than reported.
+      first_seed: of the trials; hyper-parameters are chosen on other seeds than reported.
       restart: whether to throw earlier runs away.
       command: kept beside the runs.
 

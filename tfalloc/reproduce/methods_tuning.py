@@ -29,11 +29,10 @@ from tfalloc.reproduce import report
 from tfalloc.reproduce.files import write_text
 from tfalloc.reproduce.methods import METHODS, Protocol, sizes
 from tfalloc.reproduce.methods_settings import RECIPE, candidates, entries, usual
-from tfalloc.reproduce.methods_task import Settings, Task, checked
+from tfalloc.reproduce.methods_task import TUNING_SEED, Settings, Task, checked
 from tfalloc.reproduce.runs import Runs
 
 CANDIDATES = 6
-FIRST_SEED = 101
 # Whose share the recipe is chosen by.
 LAST_STEP = "imitated, smoothed"
 
@@ -47,7 +46,7 @@ def study(
     settings: Settings | None = None,
     data: str | os.PathLike[str] | None = None,
     methods: Sequence[str] | None = None,
-    first_seed: int = FIRST_SEED,
+    first_seed: int = TUNING_SEED,
     restart: bool = False,
     command: str | None = None,
 ) -> dict[str, dict[str, Any]]:
