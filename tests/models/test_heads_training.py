@@ -9,6 +9,7 @@ from tests.models.trials import trial
 from tfalloc import datasets
 from tfalloc.data import RCTData
 from tfalloc.models import AllocationModel
+from tfalloc.models.heads.links import isotonic
 
 
 def model_of(arms=5, compiled=None, **arguments):
@@ -244,3 +245,30 @@ def test_a_refused_trial_leaves_the_model_as_it_was():
     data = trial("binary", "nonnegative")
     model.fit(data, epochs=1, verbose=0)
     assert np.all(np.diff(model.predict(data, verbose=0)["cost"]) > 0)
+
+
+def doses(costs, rows=9_000, seed=0):
+    """Arms in turn; noisy costs with the given means."""
+    rng = np.random.default_rng(seed)
+    arm = np.arange(rows) % len(costs)
+    cost = rng.gamma(1.0, np.asarray(costs)[arm])
+    response = rng.random(rows) < 0.2 + 0.3 * arm / len(costs)
+    return RCTData(rng.normal(size=(rows, 3)).astype("f4"), arm, response, cost)
+
+
+@pytest.mark.parametrize("monotone", [False, True])
+def test_noise_may_turn_neighbours_around(monotone):
+    data = doses(np.linspace(1.0, 2.0, 30))
+    means = data.arm_moments("cost").mean
+    assert np.sum(np.diff(means) < 0) > 3
+    model = model_of(30, heads="marginal", monotone=monotone)
+    model.fit(data, epochs=1, batch_size=3_000, verbose=0)
+    found = model.predict(data, verbose=0)
+    assert np.all(np.diff(found["cost"]) > 0) and np.all(np.isfinite(found["response"]))
+    np.testing.assert_allclose(found["cost"].mean(axis=0), isotonic(means), rtol=0.1)
+
+
+def test_many_small_steps_down_are_not_noise():
+    data = doses(np.linspace(2.0, 1.0, 30))
+    with pytest.raises(ValueError, match="order of their mean cost"):
+        model_of(30, heads="marginal").adapt(data)

@@ -15,6 +15,7 @@ class ArmMoments(NamedTuple):
 
     Attributes:
         mean: of each arm, [K].
+        stderr: of the means, [K].
         arm_variance: within each arm, [K].
         second_moment: mean square over the trial.
         variance: over the trial.
@@ -27,6 +28,7 @@ class ArmMoments(NamedTuple):
     """
 
     mean: np.ndarray
+    stderr: np.ndarray
     arm_variance: np.ndarray
     second_moment: float
     variance: float
@@ -181,7 +183,7 @@ class TrialStats:
     def moments(self, outcome: str) -> ArmMoments:
         """Returns the moments of "response" or "cost"."""
         wx, w2xx = (self.wy, self.w2yy) if outcome == "response" else (self.wz, self.w2zz)
-        mean = wx / np.maximum(self.w, 1e-300)
+        mean, stderr = self.mean_and_error(outcome)
         # Second moments only set scales, so the squared weights that are at hand will do.
         square = w2xx / np.maximum(self.w2, 1e-300)
         total = float(w2xx.sum() / max(self.w2.sum(), 1e-300))
@@ -190,6 +192,7 @@ class TrialStats:
         rows = np.maximum(above.one, 1e-300)
         return ArmMoments(
             mean=mean,
+            stderr=stderr,
             arm_variance=np.maximum(square - mean**2, 0.0),
             second_moment=total,
             variance=max(total - total_mean**2, 0.0),

@@ -60,6 +60,8 @@ class Marginal:
         """Constants at which raw = 0 predicts the means of the arms."""
         setup = self.setup
         response, cost = (np.asarray(moments[x].mean, np.float64) for x in ("response", "cost"))
+        if setup.learns("cost"):
+            cost = _rising(cost)
         if setup.monotone:
             response = links.isotonic(response)
         if setup.cost == "on_response":
@@ -128,6 +130,14 @@ class Marginal:
             )
             for name, mean in (("response", response), ("cost", cost))
         }
+
+
+def _rising(cost: np.ndarray) -> np.ndarray:
+    """Costs that rise: neighbours in the wrong order, by noise, start at almost the same."""
+    fitted = links.isotonic(cost)
+    steps = np.diff(fitted)
+    steps[steps <= 0] = 0.1 * max(float(steps.mean()), 1e-12)
+    return np.concatenate([fitted[:1], fitted[0] + np.cumsum(steps)])
 
 
 def _start_returns(

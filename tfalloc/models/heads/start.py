@@ -9,6 +9,8 @@ from tfalloc.models.heads.setup import Setup
 
 # Amounts times responses may differ from the trial's mean costs by this part of the largest.
 AMOUNT_TOLERANCE = 0.1
+# Of many doses, neighbours stand in the wrong order by chance: so many standard errors are noise.
+ORDER_ERRORS = 4.0
 
 
 def choose_cost_family(data: RCTData) -> str:
@@ -23,8 +25,9 @@ def check_trial(data: RCTData, setup: Setup) -> None:
     """Refuses a trial that the heads cannot fit.
 
     Raises:
-      ValueError: outcomes outside a family's range, arms not in the order of their costs
-        ("marginal"), or costs that are not the amounts times the responses ("on_response").
+      ValueError: outcomes outside a family's range, arms not in the order of their costs by more
+        than noise ("marginal"), or costs that are not the amounts times the responses
+        ("on_response").
     """
     for name, family in setup.families().items():
         moments = data.arm_moments(name)
@@ -50,11 +53,13 @@ def check_trial(data: RCTData, setup: Setup) -> None:
 
 
 def _check_order(data: RCTData) -> None:
-    cost, names = data.arm_moments("cost").mean, data.treatment_names
-    wrong = np.flatnonzero(np.diff(cost) <= 0)
+    moments, names = data.arm_moments("cost"), data.treatment_names
+    cost, noise = moments.mean, np.hypot(moments.stderr[:, None], moments.stderr[None, :])
+    excess = np.triu(cost[:, None] - cost[None, :], 1)  # of an arm over a later one
+    wrong = np.argwhere(np.triu((excess > ORDER_ERRORS * noise) | (excess >= 0) & (noise == 0), 1))
     if not len(wrong):
         return
-    k = int(wrong[0])
+    j, k = (int(arm) for arm in min(wrong.tolist(), key=lambda pair: pair[1] - pair[0]))
     if np.any(np.diff(np.sort(cost)) <= 0):
         remedy = "arms of equal cost have no price between them: use heads='independent'"
     else:
@@ -65,8 +70,8 @@ def _check_order(data: RCTData) -> None:
         )
     raise ValueError(
         "heads='marginal' needs arms in the order of their mean cost in the trial, but treatment "
-        f"{k} ({names[k]!r}) costs {cost[k]:.6g} and treatment {k + 1} ({names[k + 1]!r}) "
-        f"{cost[k + 1]:.6g}; {remedy}."
+        f"{j} ({names[j]!r}) costs {cost[j]:.6g} and treatment {k} ({names[k]!r}) "
+        f"{cost[k]:.6g}; {remedy}."
     )
 
 
