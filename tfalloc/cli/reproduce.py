@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,13 +55,8 @@ def synthetic(
     from tfalloc.reproduce import synthetic as study
 
     settings = _changed(study.FAST if fast else study.Settings(), rows=rows)
-    folder = output or Path("reproduce-synthetic")
-    seeds = _seeds(seeds, 2 if fast else 20)
-    with _kept(folder, restart):
-        study.study(
-            folder, seeds=seeds, settings=settings, restart=restart, command=typed.command(context)
-        )
-    _show(folder)
+    folder, seeds = output or Path("reproduce-synthetic"), _seeds(seeds, 2 if fast else 20)
+    _complete(context, study.study, folder, restart, seeds=seeds, settings=settings)
 
 
 @app.command()
@@ -92,13 +86,8 @@ def coin(
     settings = _changed(
         study.FAST if fast else study.Settings(), rows=rows, epochs=epochs, heads=heads
     )
-    folder = output or Path("reproduce-coin")
-    seeds = _seeds(seeds, 2 if fast else 4)
-    with _kept(folder, restart):
-        study.study(
-            folder, seeds=seeds, settings=settings, restart=restart, command=typed.command(context)
-        )
-    _show(folder)
+    folder, seeds = output or Path("reproduce-coin"), _seeds(seeds, 2 if fast else 4)
+    _complete(context, study.study, folder, restart, seeds=seeds, settings=settings)
 
 
 @app.command()
@@ -135,18 +124,16 @@ def criteo(
         epochs=epochs,
         learning_rate=learning_rate,
     )
-    folder = output or Path("reproduce-criteo")
-    with _kept(folder, restart):
-        study.study(
-            folder,
-            seeds=_seeds(seeds, 2 if fast else 5),
-            settings=settings,
-            data=data,
-            methods=_names(methods),
-            restart=restart,
-            command=typed.command(context),
-        )
-    _show(folder)
+    _complete(
+        context,
+        study.study,
+        output or Path("reproduce-criteo"),
+        restart,
+        seeds=_seeds(seeds, 2 if fast else 5),
+        settings=settings,
+        data=data,
+        methods=_names(methods),
+    )
 
 
 Simulation = Annotated[
@@ -194,20 +181,18 @@ def methods(
     start_tensorflow()
     from tfalloc.reproduce import methods as study
 
-    folder = output or Path(f"reproduce-methods-{simulation}")
-    with _kept(folder, restart):
-        study.study(
-            folder,
-            simulation,
-            seeds=_seeds(seeds, 2 if fast else 20),
-            settings=_changed(study.FAST if fast else study.Settings(), rows=rows),
-            data=data,
-            methods=_names(methods),
-            first_seed=first_seed,
-            restart=restart,
-            command=typed.command(context),
-        )
-    _show(folder)
+    _complete(
+        context,
+        study.study,
+        output or Path(f"reproduce-methods-{simulation}"),
+        restart,
+        simulation=simulation,
+        seeds=_seeds(seeds, 2 if fast else 20),
+        settings=_changed(study.FAST if fast else study.Settings(), rows=rows),
+        data=data,
+        methods=_names(methods),
+        first_seed=first_seed,
+    )
 
 
 @app.command()
@@ -240,21 +225,20 @@ def tuning(
     from tfalloc.reproduce import methods as sizes
     from tfalloc.reproduce import methods_tuning as study
 
-    folder = output or Path(f"reproduce-tuning-{simulation}")
-    with _kept(folder, restart):
-        study.study(
-            folder,
-            simulation,
-            seeds=_seeds(seeds, 2 if fast else 3),
-            count=candidates,
-            settings=_changed(sizes.FAST if fast else sizes.Settings(), rows=rows),
-            data=data,
-            methods=_names(methods),
-            first_seed=first_seed,
-            restart=restart,
-            command=typed.command(context),
-        )
-    _show(folder, "tuned.json")
+    _complete(
+        context,
+        study.study,
+        output or Path(f"reproduce-tuning-{simulation}"),
+        restart,
+        "tuned.json",
+        simulation=simulation,
+        seeds=_seeds(seeds, 2 if fast else 3),
+        count=candidates,
+        settings=_changed(sizes.FAST if fast else sizes.Settings(), rows=rows),
+        data=data,
+        methods=_names(methods),
+        first_seed=first_seed,
+    )
 
 
 @app.command()
@@ -308,11 +292,20 @@ def _seeds(given: int | None, otherwise: int) -> int:
     return otherwise if given is None else given
 
 
-@contextmanager
-def _kept(folder: Path, restart: bool) -> Iterator[None]:
-    """Says on Ctrl-C where the finished runs are, and how to go on from them."""
+def _complete(
+    context: typer.Context,
+    study: Callable[..., Any],
+    folder: Path,
+    restart: bool,
+    picture: str = "figure.png",
+    **options: Any,
+) -> None:
+    """Runs what is missing of a study and shows its table.
+
+    On Ctrl-C it says where the finished runs are, and how to go on from them.
+    """
     try:
-        yield
+        study(folder, restart=restart, command=typed.command(context), **options)
     except KeyboardInterrupt:
         runs = folder / "runs.json"
         if not runs.exists():
@@ -321,10 +314,6 @@ def _kept(folder: Path, restart: bool) -> Iterator[None]:
         raise errors.Interrupted(
             f"finished runs are in {runs}: {same} goes on from there."
         ) from None
-
-
-def _show(folder: Path, *files: str) -> None:
-    text = (folder / "table.md").read_text("utf-8")
-    console.out().print(text, markup=False, soft_wrap=True)
-    for name in ("table.md", *(files or ("figure.png",)), "runs.json"):
+    console.out().print((folder / "table.md").read_text("utf-8"), markup=False, soft_wrap=True)
+    for name in ("table.md", picture, "runs.json"):
         console.out().print(f"  {folder / name}", markup=False, soft_wrap=True)
