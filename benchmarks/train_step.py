@@ -87,7 +87,7 @@ def train_steps(batch: int, arms: int) -> dict[str, float]:
     calls = {}
     for name, gradient in {"two-stage": None, **available_gradients()}.items():
         model = tfalloc.AllocationModel(
-            arms, num_features=12, response_head="binary", cost_head="nonnegative"
+            arms, "paper", num_features=12, response_head="binary", cost_head="nonnegative"
         )
         model.compile(
             keras.optimizers.Adam(1e-4),

@@ -37,7 +37,7 @@ def build(arms: int, gradient: str, budget: float) -> Any:
     """The paper's network with one of the gradients."""
     import tfalloc
 
-    model = tfalloc.AllocationModel(arms, seed=0)
+    model = tfalloc.AllocationModel(arms, "paper", seed=0)
     end_to_end = gradient != "two-stage"
     model.compile(
         goal_weight=1.0 if end_to_end else 0.0,

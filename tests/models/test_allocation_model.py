@@ -212,6 +212,27 @@ def test_any_keras_model_as_backbone(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "bins", "linear"),
+    [
+        ({}, 16, True),
+        ({"backbone": "encoded"}, 16, True),
+        ({"bins": None}, None, True),
+        ({"bins": 4, "linear": False}, 4, False),
+        ({"backbone": "paper"}, None, False),
+        ({"backbone": (16,), "bins": 16, "linear": True}, 16, True),
+    ],
+)
+def test_the_default_encodes_features_beside_a_linear_path(arguments, bins, linear):
+    model = AllocationModel(2, seed=3, **arguments)
+    model.adapt(trial())
+    names = {layer.name for layer in model.network.layers}
+    assert (model.bins, model.linear) == (bins, linear)
+    assert ("encoding" in names, "linear" in names) == (bins is not None, linear)
+    again = AllocationModel.from_config(model.get_config())
+    assert (again.bins, again.linear) == (bins, linear)
+
+
 def test_widths_as_backbone(tmp_path):
     model = AllocationModel(2, backbone=(12, 6), seed=3)
     model.compile(jit_compile=False)

@@ -30,7 +30,7 @@ class Recipe:
     goal_scale: str = "normalized"
     gradient: str = "finite-difference"
     warm_start: bool = True
-    backbone: str = "paper"
+    backbone: str = "encoded"
     response_head: str | None = None
     cost_head: str | None = None
     heads: str = "independent"

@@ -70,8 +70,13 @@ def train(
         typer.Option(help="Train two-stage first, then through the allocation; keep the best."),
     ] = True,
     backbone: Annotated[
-        str, typer.Option(metavar="paper|small", help="Network: 512-256-128-64, or 16 units.")
-    ] = "paper",
+        str,
+        typer.Option(
+            metavar="encoded|small|paper",
+            help="Network: 16 units on binned features beside a linear path, 16 units, or "
+            "512-256-128-64.",
+        ),
+    ] = "encoded",
     response_head: Annotated[
         str | None,
         typer.Option(

@@ -91,7 +91,7 @@ def check_bins(bins: Any) -> Any:
     if bins is None:
         return None
     if isinstance(bins, (bool, str)) or bins != int(bins) or bins < 2:
-        raise ValueError(f"bins={bins!r}: expected an integer of at least 2, or None.")
+        raise ValueError(f"bins={bins!r}: expected an integer of at least 2, None or 'auto'.")
     return int(bins)
 
 

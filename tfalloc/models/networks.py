@@ -11,7 +11,7 @@ import numpy as np
 from tfalloc.models import replicas
 from tfalloc.models.encoding import PiecewiseLinear
 
-PRESETS = {"paper": (512, 256, 128, 64), "small": (16,)}
+PRESETS = {"encoded": (16,), "paper": (512, 256, 128, 64), "small": (16,)}
 HEAD_UNITS = 32
 ENCODING = "encoding"
 # Batches are large and steps few: with Keras' .99 the averages used for prediction would still be
@@ -90,7 +90,7 @@ class ParallelHeads(keras.layers.Layer):
 def build_network(
     num_features: int,
     num_outputs: int,
-    backbone: str | Sequence[int] | keras.Model | None = None,
+    backbone: str | Sequence[int] | keras.Model,
     *,
     bins: int | None = None,
     linear: bool = False,
@@ -104,8 +104,8 @@ def build_network(
     Args:
       num_features: width of the feature matrix.
       num_outputs: R, of the heads together.
-      backbone: None or "paper" (512-256-128-64, ReLU then batch normalisation, He
-        initialisation), "small" (16 units), widths of layers made likewise, (64, 32), or any Keras
+      backbone: "paper" (512-256-128-64, ReLU then batch normalisation, He initialisation),
+        "encoded" or "small" (16 units), widths of layers made likewise, (64, 32), or any Keras
         model from [batch, num_features] to [batch, width].
       bins: of every feature's piecewise-linear encoding (`PiecewiseLinear`), appended to the
         features; None: without.
@@ -208,9 +208,7 @@ def _is_matrix(shape: Any) -> bool:
     return isinstance(shape, tuple) and len(shape) == 2 and not isinstance(shape[1], (tuple, list))
 
 
-def _units(backbone: str | Sequence[int] | None) -> Sequence[int]:
-    if backbone is None:
-        return PRESETS["paper"]
+def _units(backbone: str | Sequence[int]) -> Sequence[int]:
     units = PRESETS.get(backbone) if isinstance(backbone, str) else backbone
     if (
         not isinstance(units, (list, tuple))
