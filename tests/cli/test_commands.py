@@ -205,6 +205,9 @@ def test_a_failure_of_the_real_command_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_ctrl_c_leaves_nothing(tmp_path: Path, workspace: Workspace) -> None:
+    # A background job ignores SIGINT, and so would its children: while there is a handler, they do
+    # not inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", "tfalloc", "train", str(workspace.trial), *COLUMNS, *QUICK[2:],
          "--epochs", "100000", "--patience", "0", "--budget", "0.4",
@@ -213,13 +216,17 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, workspace: Workspace) -> None:
         stdout=subprocess.DEVNULL,
         text=True,
     )  # fmt: skip
+    signal.signal(signal.SIGINT, before)
     assert process.stderr is not None
-    deadline = time.monotonic() + 100
-    for line in process.stderr:  # until the first epoch is over
-        if "epoch 1/" in line or time.monotonic() > deadline:
-            break
-    process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=60)
+    try:
+        deadline = time.monotonic() + 100
+        for line in process.stderr:  # until the first epoch is over
+            if "epoch 1/" in line or time.monotonic() > deadline:
+                break
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert rest.splitlines()[-1].startswith("interrupted")
     assert "Traceback" not in rest
