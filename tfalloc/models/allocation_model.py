@@ -44,10 +44,9 @@ class AllocationModel(GoalModel):
 
     Args:
       num_treatments: K, at least 1.
-      backbone: "encoded" (16 units with bins=16 and linear=True; None is the same), which did
-        best on trials of some 100,000 rows, "small" (16 units), "paper" (512-256-128-64), widths
-        of hidden layers such as (64, 32), or any Keras model from the preprocessed features
-        [batch, num_features] to [batch, width].
+      backbone: "encoded" (16 units with bins=16 and linear=True; None is the same), "small" (16
+        units), "paper" (512-256-128-64), widths of hidden layers such as (64, 32), or any Keras
+        model from the preprocessed features [batch, num_features] to [batch, width].
       heads: "independent", one head for each outcome of each arm (the paper's); or "marginal", for
         arms in the order of their cost: response and cost of the cheapest, then from arm to arm a
         marginal cost (positive) and a return per unit of it, the price at which a user is
