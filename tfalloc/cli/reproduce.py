@@ -30,6 +30,22 @@ Methods = Annotated[
     str | None,
     typer.Option(metavar="A;B;C", help="Some methods only, as the table names them."),
 ]
+Simulation = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="criteo_like, produce_coin, criteo_outcomes (needs --data) or well_specified.",
+    ),
+]
+Features = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="FILE",
+        show_default=False,
+        help="Criteo Uplift, CSV (also .gz) or Parquet: the features of criteo_outcomes.",
+    ),
+]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -134,24 +150,6 @@ def criteo(
         data=data,
         methods=_names(methods),
     )
-
-
-Simulation = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="criteo_like, produce_coin, criteo_outcomes (needs --data) or well_specified.",
-    ),
-]
-Features = Annotated[
-    Path | None,
-    typer.Option(
-        "--data",
-        metavar="FILE",
-        show_default=False,
-        help="Criteo Uplift, CSV (also .gz) or Parquet: the features of criteo_outcomes.",
-    ),
-]
 
 
 @app.command()
@@ -297,7 +295,7 @@ def _complete(
     study: Callable[..., Any],
     folder: Path,
     restart: bool,
-    picture: str = "figure.png",
+    result: str = "figure.png",
     **options: Any,
 ) -> None:
     """Runs what is missing of a study and shows its table.
@@ -315,5 +313,5 @@ def _complete(
             f"finished runs are in {runs}: {same} goes on from there."
         ) from None
     console.out().print((folder / "table.md").read_text("utf-8"), markup=False, soft_wrap=True)
-    for name in ("table.md", picture, "runs.json"):
+    for name in ("table.md", result, "runs.json"):
         console.out().print(f"  {folder / name}", markup=False, soft_wrap=True)

@@ -140,6 +140,15 @@ def sizes(
 def _chosen(simulation: str, methods: Sequence[str] | None) -> list[str]:
     """Names of methods to run, in the order of `METHODS`."""
     expected = [name for name in METHODS if name in OURS or name in TUNED[simulation]]
+    return some_of(expected, methods, simulation)
+
+
+def some_of(expected: list[str], methods: Sequence[str] | None, simulation: str) -> list[str]:
+    """The methods asked for, in their own order; None: all.
+
+    Raises:
+      ValueError: one is not among them.
+    """
     unknown = [name for name in methods or () if name not in expected]
     if unknown:
         raise ValueError(
@@ -187,14 +196,17 @@ class Protocol:
     def run(self, method: str, seed: int) -> dict[str, Any]:
         """The figures of one run; its seconds are those of the training."""
         task = self.task(seed)
-        task.shared.begin()
-        model = METHODS[method](task, seed)
-        seconds = task.shared.seconds()
-        fresh = self.fresh(seed)[0]
-        found = predictions(model, fresh.data)
+        found, seconds = self.predicted(method, task, seed)
         judged = self.judge(found["response"], found["cost"], seed)
         arguments = _own(task.tuned, method)
         return {**judged, "arguments": arguments, "seconds": seconds}
+
+    def predicted(self, method: str, task: Task, seed: int) -> tuple[dict[str, np.ndarray], float]:
+        """What a method predicts for the fresh users of a seed, and the seconds of its training."""
+        task.shared.begin()
+        model = METHODS[method](task, seed)
+        seconds = task.shared.seconds()
+        return predictions(model, self.fresh(seed)[0].data), seconds
 
     def judge(self, response: np.ndarray, cost: np.ndarray, seed: int) -> dict[str, Any]:
         """What predictions for the fresh users of a seed are worth.

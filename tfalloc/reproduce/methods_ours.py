@@ -48,7 +48,8 @@ def _averaged(task: Task, seed: int) -> Any:
         return task.shared(f"trees {options}", lambda: boosting(task, "single", options))
 
     def regression() -> Any:
-        name = "spline logistic" if "heads" in KNOWN[task.simulation] else "logistic"
+        curve = KNOWN[task.simulation].get("heads") == "spline"
+        name = "spline logistic" if curve else "logistic"
         return task.shared(f"{name} {seed}", lambda: CONTROLS[name](task, seed))
 
     members = [our_network(task, seed, index) for index in range(networks)]

@@ -101,15 +101,23 @@ def _table(runs: Runs, found: pd.DataFrame) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _steps(frame: pd.DataFrame) -> list[str]:
-    """What each step of the recipe adds, where both of its ends were run."""
+def step_differences(frame: pd.DataFrame) -> list[report.Difference | None]:
+    """What each of `STEPS` adds, paired by seed; None where one of its ends was not run."""
     wide = frame.pivot(index="seed", columns="method", values="share")
-    rows = []
-    for after, before, what in STEPS:
-        if after in wide and before in wide:
-            found = report.paired_difference(wide[after], wide[before])
-            own = report.difference(found, digits=3)
-            rows.append([what, f"{after} - {before}", str(found.count), own])
+    return [
+        report.paired_difference(wide[after], wide[before])
+        if after in wide and before in wide
+        else None
+        for after, before, _ in STEPS
+    ]
+
+
+def _steps(frame: pd.DataFrame) -> list[str]:
+    rows = [
+        [what, f"{after} - {before}", str(found.count), report.difference(found, digits=3)]
+        for (after, before, what), found in zip(STEPS, step_differences(frame), strict=True)
+        if found is not None
+    ]
     if not rows:
         return []
     columns = ["step", "difference of", "pairs", "share"]

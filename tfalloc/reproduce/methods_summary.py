@@ -10,7 +10,7 @@ from typing import Any
 from tfalloc.reproduce import report
 from tfalloc.reproduce.methods import METHODS
 from tfalloc.reproduce.methods_controls import CONTROLS
-from tfalloc.reproduce.methods_report import STEPS, compared
+from tfalloc.reproduce.methods_report import STEPS, compared, step_differences
 from tfalloc.reproduce.methods_tuning import LAST_STEP
 from tfalloc.reproduce.runs import Runs
 
@@ -74,17 +74,8 @@ def _shares(studies: list[Runs]) -> list[list[Any]]:
 
 
 def _steps(studies: list[Runs]) -> list[list[Any]]:
-    wide = [
-        study.frame().pivot(index="seed", columns="method", values="share") for study in studies
+    columns = [step_differences(study.frame()) for study in studies]
+    return [
+        [what, *("-" if pair is None else report.difference(pair, digits=3) for pair in pairs)]
+        for (_, _, what), *pairs in zip(STEPS, *columns, strict=True)
     ]
-    rows = []
-    for after, before, what in STEPS:
-        cells = []
-        for shares in wide:
-            if after in shares and before in shares:
-                pair = report.paired_difference(shares[after], shares[before])
-                cells.append(report.difference(pair, digits=3))
-            else:
-                cells.append("-")
-        rows.append([what, *cells])
-    return rows

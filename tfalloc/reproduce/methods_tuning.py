@@ -23,11 +23,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tfalloc.baselines.average import predictions
 from tfalloc.evaluation import policy_outcome
 from tfalloc.reproduce import report
 from tfalloc.reproduce.files import write_text
-from tfalloc.reproduce.methods import METHODS, Protocol, sizes
+from tfalloc.reproduce.methods import Protocol, sizes, some_of
 from tfalloc.reproduce.methods_settings import RECIPE, candidates, entries, usual
 from tfalloc.reproduce.methods_task import TUNING_SEED, Settings, Task, checked
 from tfalloc.reproduce.runs import Runs
@@ -85,18 +84,13 @@ def study(
         if value < 1:
             raise ValueError(f"{name}={value!r}: expected at least 1.")
     scenario = checked(simulation, data)
-    expected = entries(simulation)
-    unknown = [name for name in methods or () if name not in expected]
-    if unknown:
-        raise ValueError(
-            f"methods={unknown!r} are not known for {simulation}; expected some of {expected}."
-        )
+    chosen_methods = some_of(entries(simulation), methods, simulation)
     folder = Path(output)
     kept = {**sizes(simulation, settings, scenario, data), "candidates": count}
     runs = Runs(folder / "runs.json", kept, command=command, restart=restart)
     work = _Candidates(Protocol(simulation, scenario, settings, data), runs, count)
     every = range(first_seed, first_seed + seeds)
-    for method in (name for name in expected if name in (methods or expected)):
+    for method in chosen_methods:
         keys = [
             {"method": method, "candidate": index, "seed": seed}
             for seed in every
@@ -122,11 +116,8 @@ class _Candidates:
         tuned = {**usual(self.protocol.simulation), **before, method: arguments}
         # The recipe's candidates share what they average.
         task: Task = dataclasses.replace(self.protocol.task(seed), tuned=tuned)
-        task.shared.begin()
-        model = METHODS[LAST_STEP if method == RECIPE else method](task, seed)
-        seconds = task.shared.seconds()
-        fresh = self.protocol.fresh(seed)[0]
-        found = predictions(model, fresh.data)
+        name = LAST_STEP if method == RECIPE else method
+        found, seconds = self.protocol.predicted(name, task, seed)
         judged = self.protocol.judge(found["response"], found["cost"], seed)
         figures = {"share": judged["share"], **self._estimate(found, seed)}
         return {**figures, "arguments": arguments, "seconds": seconds}

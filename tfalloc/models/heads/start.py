@@ -55,8 +55,9 @@ def check_trial(data: RCTData, setup: Setup) -> None:
 def _check_order(data: RCTData) -> None:
     moments, names = data.arm_moments("cost"), data.treatment_names
     cost, noise = moments.mean, np.hypot(moments.stderr[:, None], moments.stderr[None, :])
-    excess = np.triu(cost[:, None] - cost[None, :], 1)  # of an arm over a later one
-    wrong = np.argwhere(np.triu((excess > ORDER_ERRORS * noise) | (excess >= 0) & (noise == 0), 1))
+    excess = cost[:, None] - cost[None, :]
+    turned = (excess > ORDER_ERRORS * noise) | (excess >= 0) & (noise == 0)
+    wrong = np.argwhere(np.triu(turned, 1))  # an arm and a later one
     if not len(wrong):
         return
     j, k = (int(arm) for arm in min(wrong.tolist(), key=lambda pair: pair[1] - pair[0]))
