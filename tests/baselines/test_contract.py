@@ -25,6 +25,7 @@ BASELINES = {
     "single": lambda arms: baselines.TwoStage(
         linear.LogisticRegression(), linear.Ridge(), per="single"
     ),
+    "ordered": lambda arms: baselines.gradient_boosting(per="ordered", max_iter=5),
     "drp": lambda arms: quick(baselines.DRP(arms)),
     "direct_rank": lambda arms: quick(baselines.DirectRank(arms)),
     "dfcl": lambda arms: quick(baselines.DFCL(arms, "small", loss="pl"), budget=0.4),

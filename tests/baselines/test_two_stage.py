@@ -5,6 +5,7 @@ import pytest
 
 from tests.baselines.trials import known_trial
 from tfalloc import baselines
+from tfalloc.baselines.designs import OrderedArms
 from tfalloc.baselines.prices import upgrade_prices
 from tfalloc.baselines.rows import as_matrix, as_rows
 from tfalloc.data import RCTData
@@ -69,7 +70,7 @@ def test_the_learner_given_is_left_alone():
     assert not hasattr(learner, "coef_")
 
 
-@pytest.mark.parametrize("per", ["single", "spline"])
+@pytest.mark.parametrize("per", ["single", "ordered", "spline"])
 def test_one_learner_for_all_arms(per):
     known = known_trial(arms=4, rows=8000)
     model = baselines.TwoStage(linear.LogisticRegression(), linear.LinearRegression(), per=per)
@@ -82,7 +83,14 @@ def test_one_learner_for_all_arms(per):
             assert np.sqrt(np.mean(errors**2)) < 0.04
     odds = np.log(predicted["response"] / (1 - predicted["response"]))
     parallel = np.ptp(odds[:, 1] - odds[:, 0]) < 1e-3
-    assert parallel == (per == "single")
+    assert parallel == (per != "spline")
+
+
+def test_columns_of_ordered_arms_are_steps_of_cost():
+    matrix = np.arange(6.0, dtype=np.float32).reshape(3, 2)
+    design = OrderedArms().fit(np.array([2.0, 0.0, 1.0]))
+    expected = [[0, 1, 1, 1], [2, 3, 0, 0], [4, 5, 1, 0]]
+    np.testing.assert_array_equal(design(matrix, np.array([0, 1, 2])), expected)
 
 
 def test_spline_of_as_many_columns_as_arms_has_a_curve_through_every_arm():

@@ -86,7 +86,7 @@ def test_methods_keep_their_place_and_say_how_many_seeds_they_have(tmp_path):
 class Ranks:
     """Stands for a trained model: ranks users by a feature, and by noise of its seed."""
 
-    def __init__(self, settings, train, seed):
+    def __init__(self, settings, task, seed):
         self.seed = seed
 
     def predict(self, rows, **options):

@@ -3,10 +3,12 @@
 With features x and arm t of K,
 
     OneHotArms    [x, e_t]                     the S-learner; interactions are the learner's work
+    OrderedArms   [x, 1(r_t >= 1), …]          likewise; one split of a tree parts cheap from dear
     SplineArms    (1, x) times S(p_t)          every coefficient is a smooth function of the arm
 
-where e_t is the t-th unit vector and S a B-spline basis on the arms' positions p: a linear learner
-then fits sum_m S_m(p) (a_m + b_m x), K curves in far fewer than K (D + 1) coefficients.
+where e_t is the t-th unit vector, r_t the arm's rank by cost (0 the cheapest) and S a B-spline
+basis on the arms' positions p: a linear learner then fits sum_m S_m(p) (a_m + b_m x), K curves in
+far fewer than K (D + 1) coefficients.
 """
 
 from __future__ import annotations
@@ -31,6 +33,20 @@ class OneHotArms:
     def __call__(self, matrix: np.ndarray, arm: np.ndarray) -> np.ndarray:
         """[N, D + K] from features [N, D] and arms [N]."""
         return np.concatenate([matrix, self.arms[arm]], axis=1)
+
+
+class OrderedArms:
+    """Features and one column for each step of cost: whether the arm is at or above it."""
+
+    def fit(self, mean_cost: np.ndarray) -> OrderedArms:
+        """Learns the order of the arms from their mean costs, [K]; of equals, by index."""
+        rank = np.argsort(np.argsort(mean_cost, kind="stable"))
+        self.steps = (rank[:, None] >= np.arange(1, len(rank))).astype(np.float32)
+        return self
+
+    def __call__(self, matrix: np.ndarray, arm: np.ndarray) -> np.ndarray:
+        """[N, D + K - 1] from features [N, D] and arms [N]."""
+        return np.concatenate([matrix, self.steps[arm]], axis=1)
 
 
 class SplineArms:
@@ -85,7 +101,11 @@ class SplineArms:
         return columns.reshape(rows, -1)
 
 
-DESIGNS: dict[str, Any] = {"single": OneHotArms, "spline": SplineArms}
+DESIGNS: dict[str, Any] = {
+    "single": OneHotArms,
+    "ordered": OrderedArms,
+    "spline": SplineArms,
+}
 
 
 def check_design(per: Any) -> Any:

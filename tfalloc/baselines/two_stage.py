@@ -37,8 +37,10 @@ class TwoStage:
         learner of the response. Whatever is given, a cost that is constant within every arm is
         taken as known, not learned.
       per: "arm", one learner for each arm (T-learner); "single", one learner on the features and
-        the arm as one-hot (S-learner); "spline", one learner on the features times a spline of the
-        arms' mean costs, for many arms in the order of their cost; or a `SplineArms(…)`.
+        the arm as one-hot (S-learner); "ordered", likewise, with a column for each step of cost
+        in place of one for each arm, which suits trees if a dearer arm does more of the same;
+        "spline", one learner on the features times a spline of the arms' mean costs, for many
+        arms in the order of their cost; or a `SplineArms(…)`.
       cost_amounts: [K], cost of a response in each arm, with "on_response".
 
     Features are prepared as for `AllocationModel`: numbers standardised, strings one-hot, missing

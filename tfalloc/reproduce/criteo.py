@@ -7,9 +7,11 @@
               through the allocation with goal_weight 200 in the scale of Eq. 11, budget uniform on
               (.039, .047), FD with 4,000 entries and a step of 3e-4, NES with 2,000 directions
     "small"   16 units, Adam 3e-3, stopped by the validation loss on a tenth of the training rows
+    "ours"    the package's own network and recipe, as in the study of methods (`methods_ours`)
 
 Table 1 compares small networks with the paper's: "TSM-SL, paper's net" (goal_weight 0) is the
-control that it lacks, and what the others are compared with here, paired by seed.
+control that it lacks, and what the others are compared with here, paired by seed. Ours come with
+two-stage controls of their own, which differ from them by the objective alone.
 
 With the file, seeds are re-initialisations on one split, as published. Without it each seed has
 a trial of its own from `datasets.criteo_like`, whose true AUCC is known on fresh users: intervals
@@ -22,7 +24,6 @@ import dataclasses
 import functools
 import math
 import os
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,9 +38,13 @@ from tfalloc.data import RCTData
 from tfalloc.datasets import Simulation
 from tfalloc.evaluation import aucc, aucc_score
 from tfalloc.models import AllocationModel
-from tfalloc.reproduce import criteo_report
+from tfalloc.reproduce import criteo_report, methods_task
 from tfalloc.reproduce.criteo_report import CONTROL
 from tfalloc.reproduce.figures import require_matplotlib
+from tfalloc.reproduce.methods import METHODS as STUDIED
+from tfalloc.reproduce.methods_ours import LAST_STEPS
+from tfalloc.reproduce.methods_settings import OUR_NETWORK, TUNED
+from tfalloc.reproduce.methods_task import Task
 from tfalloc.reproduce.runs import Runs
 
 BUDGETS = (0.039, 0.047)
@@ -47,6 +52,7 @@ GOAL_WEIGHT = 200.0
 BATCH = 10_000  # rows a step, of all networks
 SMALL_RATE, PATIENCE = 3e-3, 5
 FRESH = 1_000_000  # seeds of users who judge; those of trials are 0, 1, 2, ...
+OURS = (OUR_NETWORK, *LAST_STEPS)  # of the study of methods
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Settings:
       rows: of a simulated trial; without a meaning for the file.
       epochs: of the paper's network.
       learning_rate: of the paper's network.
-      small_epochs: of the small networks, at most.
+      small_epochs: of the small networks and of ours, at most.
       directions: N' of NES.
       fresh: users on whom the true AUCC of a simulation is taken.
       jit: whether XLA compiles the training steps.
@@ -82,77 +88,66 @@ FAST = Settings(
     jit=False,
 )
 
-# (settings, training rows, seed) -> a trained model
-Fit = Callable[[Settings, RCTData, int], Any]
+# (settings, task, seed) -> a trained model
+Fit = Callable[[Settings, Task, int], Any]
 
 
-def _two_stage(settings: Settings, train: RCTData, seed: int) -> Any:
-    return _fit_small(AllocationModel(2, "small", seed=seed), settings, train)
+def _two_stage(settings: Settings, task: Task, seed: int) -> Any:
+    return _fit_small(AllocationModel(2, "small", seed=seed), settings, task)
 
 
-def _direct_rank(settings: Settings, train: RCTData, seed: int) -> Any:
-    return _fit_small(DirectRank(seed=seed), settings, train)
+def _direct_rank(settings: Settings, task: Task, seed: int) -> Any:
+    return _fit_small(DirectRank(seed=seed), settings, task)
 
 
-def _drp(settings: Settings, train: RCTData, seed: int) -> Any:
-    return _fit_small(DRP(seed=seed), settings, train)
+def _drp(settings: Settings, task: Task, seed: int) -> Any:
+    return _fit_small(DRP(seed=seed), settings, task)
 
 
-def _ours(settings: Settings, train: RCTData, seed: int) -> Any:
-    """What the package advises: marginal heads, a warm start, the smoothed gradient."""
-    model = AllocationModel(2, "small", heads="marginal", seed=seed)
-    smoothed = gradients.Smoothed(mu="alpha")
-    objective = {"goal_weight": 0.3, "budget": BUDGETS, "gradient": smoothed}
-    return _fit_small(model, settings, train, objective, warm_start=True)
-
-
-def _fit_small(
-    model: Any,
-    settings: Settings,
-    train: RCTData,
-    objective: dict[str, Any] | None = None,
-    **options: Any,
-) -> Any:
-    optimizer = keras.optimizers.Adam(SMALL_RATE)
-    model.compile(optimizer, jit_compile=settings.jit, **(objective or {}))
-    rows, validation = train.split([0.9, 0.1], 0)
-    epochs = settings.small_epochs
-    fixed = {"epochs": epochs, "early_stopping": PATIENCE, "batch_size": BATCH}
-    model.fit(rows, validation_data=validation, verbose=0, **fixed, **options)
+def _fit_small(model: Any, settings: Settings, task: Task) -> Any:
+    model.compile(keras.optimizers.Adam(SMALL_RATE), jit_compile=settings.jit)
+    rows, validation = task.trial.split([0.9, 0.1], 0)
+    fixed = {"epochs": settings.small_epochs, "early_stopping": PATIENCE, "batch_size": BATCH}
+    model.fit(rows, validation_data=validation, verbose=0, **fixed)
     return model
 
 
-def _control(settings: Settings, train: RCTData, seed: int) -> Any:
-    return _fit_paper(AllocationModel(2, "paper", seed=seed), settings, train)
+def _control(settings: Settings, task: Task, seed: int) -> Any:
+    return _fit_paper(AllocationModel(2, "paper", seed=seed), settings, task)
 
 
-def _dfcl(settings: Settings, train: RCTData, seed: int) -> Any:
+def _dfcl(settings: Settings, task: Task, seed: int) -> Any:
     model = DFCL(2, "paper", loss="ifd", seed=seed)
-    return _fit_paper(model, settings, train, {"budget": BUDGETS})
+    return _fit_paper(model, settings, task, {"budget": BUDGETS})
 
 
-def _nes(settings: Settings, train: RCTData, seed: int) -> Any:
-    return _through(gradients.NES(num_directions=settings.directions), settings, train, seed)
+def _nes(settings: Settings, task: Task, seed: int) -> Any:
+    return _through(gradients.NES(num_directions=settings.directions), settings, task, seed)
 
 
-def _finite_difference(settings: Settings, train: RCTData, seed: int) -> Any:
-    return _through(gradients.FiniteDifference(num_entries=4_000), settings, train, seed)
+def _finite_difference(settings: Settings, task: Task, seed: int) -> Any:
+    return _through(gradients.FiniteDifference(num_entries=4_000), settings, task, seed)
 
 
-def _through(gradient: Any, settings: Settings, train: RCTData, seed: int) -> Any:
+def _through(gradient: Any, settings: Settings, task: Task, seed: int) -> Any:
     objective = {"goal_weight": GOAL_WEIGHT, "goal_scale": "paper", "gradient": gradient}
     objective["budget"] = BUDGETS
-    return _fit_paper(AllocationModel(2, "paper", seed=seed), settings, train, objective)
+    return _fit_paper(AllocationModel(2, "paper", seed=seed), settings, task, objective)
 
 
 def _fit_paper(
-    model: Any, settings: Settings, train: RCTData, objective: dict[str, Any] | None = None
+    model: Any, settings: Settings, task: Task, objective: dict[str, Any] | None = None
 ) -> Any:
     optimizer = keras.optimizers.Adam(settings.learning_rate)
     model.compile(optimizer, jit_compile=settings.jit, **(objective or {}))
     fixed = {"validation_split": 0.0, "early_stopping": False, "batch_size": BATCH}
-    model.fit(train, epochs=settings.epochs, verbose=0, **fixed)
+    model.fit(task.trial, epochs=settings.epochs, verbose=0, **fixed)
     return model
+
+
+def _as_studied(method: str) -> Fit:
+    """A method of the study of methods, with the hyper-parameters that were searched there."""
+    return lambda settings, task, seed: STUDIED[method](task, seed)
 
 
 METHODS: dict[str, Fit] = {
@@ -163,7 +158,7 @@ METHODS: dict[str, Fit] = {
     "DFCL-IFD": _dfcl,
     "NES": _nes,
     "FD": _finite_difference,
-    "ours": _ours,
+    **{name: _as_studied(name) for name in OURS},
 }
 
 
@@ -224,20 +219,29 @@ class Protocol:
         self.settings, self.data = settings, data
         # The methods of a seed see the same rows, one after the other.
         self._parts = functools.lru_cache(1)(self._split)
+        self._task = functools.lru_cache(1)(self._begin)
         self._fresh = functools.lru_cache(1)(self._draw_fresh)
 
     def run(self, method: str, seed: int) -> dict[str, Any]:
         """The figures of one run; its seconds are those of the training."""
-        keras.utils.clear_session()  # graphs of models that are gone
-        train, test = self._parts(0 if self.data else seed)
-        start = time.perf_counter()
-        model = METHODS[method](self.settings, train, seed)
-        seconds = time.perf_counter() - start
+        task, test = self._task(seed), self._parts(self._trial(seed))[1]
+        task.shared.begin()
+        model = METHODS[method](self.settings, task, seed)
+        seconds = task.shared.seconds()
         found = {"aucc": estimated_aucc(scores(model, test), test), "seconds": seconds}
         if self.data is None:
             fresh = self._fresh(seed)
             found["true_aucc"] = true_aucc(scores(model, fresh.data), fresh)
         return found
+
+    def _trial(self, seed: int) -> int:
+        return 0 if self.data else seed
+
+    def _begin(self, seed: int) -> Task:
+        keras.utils.clear_session()  # graphs of the models of seeds that are gone
+        settings = methods_task.Settings(epochs=self.settings.small_epochs, jit=self.settings.jit)
+        train, tuned = self._parts(self._trial(seed))[0], TUNED["criteo_like"]
+        return Task("criteo_like", train, BUDGETS, None, settings, tuned)
 
     def _split(self, seed: int) -> tuple[RCTData, ...]:
         if self.data is None:

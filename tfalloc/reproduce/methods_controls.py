@@ -79,17 +79,17 @@ def _spline(task: Task, seed: int) -> Any:
     return model.fit(task.trial)
 
 
-def boosting(task: Task, per: str, options: dict[str, Any]) -> Any:
+def boosting(task: Task, options: dict[str, Any]) -> Any:
     """Gradient boosting, fitted; options as of `baselines.gradient_boosting`."""
     # scikit-learn's own choice is to stop early with many rows, by a loss that hides uplifts.
     options = {"early_stopping": False, **options}
     options["max_iter"] = min(options["max_iter"], task.settings.trees)
-    model = baselines.gradient_boosting(per=per, cost_amounts=task.cost_amounts, **options)
+    model = baselines.gradient_boosting(cost_amounts=task.cost_amounts, **options)
     return model.fit(task.trial)
 
 
-def _boosting(per: str, method: str) -> Method:
-    return lambda task, seed: boosting(task, per, {"seed": seed, **arguments(task, method)})
+def _boosting(method: str) -> Method:
+    return lambda task, seed: boosting(task, {"seed": seed, **arguments(task, method)})
 
 
 def _network_of(task: Task, seed: int, given: dict[str, Any], **known: Any) -> AllocationModel:
@@ -140,8 +140,8 @@ def _network(task: Task, seed: int) -> Any:
 CONTROLS: dict[str, Method] = {
     "logistic": _logistic,
     "spline logistic": _spline,
-    "boosting, per arm": _boosting("arm", "boosting, per arm"),
-    "boosting, single": _boosting("single", "boosting, single"),
+    "boosting, per arm": _boosting("boosting, per arm"),
+    "boosting, single": _boosting("boosting, single"),
     "DRP": _drp,
     "DFCL-IFD": _dfcl,
     "network, goal_weight 0": _network,

@@ -45,7 +45,7 @@ def _averaged(task: Task, seed: int) -> Any:
     def trees(index: int) -> Any:
         options = {**arguments(task, "boosting, single"), "max_features": RANDOM_FEATURES}
         options["seed"] = 100 * seed + index
-        return task.shared(f"trees {options}", lambda: boosting(task, "single", options))
+        return task.shared(f"trees {options}", lambda: boosting(task, options))
 
     def regression() -> Any:
         curve = KNOWN[task.simulation].get("heads") == "spline"
@@ -118,3 +118,6 @@ OURS: dict[str, Method] = {
     "imitated, smoothed": _smoothed,
     "imitated, differences": _differences,
 }
+
+# They start from the same weights, and differ by the objective alone.
+LAST_STEPS = ("imitated, two-stage", "imitated, smoothed", "imitated, differences")

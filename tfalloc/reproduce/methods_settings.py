@@ -31,16 +31,16 @@ _NETWORK: Space = {
 _DIRECT: Space = {**_NETWORK, "batch_size": [10_000, 1_000], "monitor": ["val_goal", "val_loss"]}
 _BOOSTING: Space = {
     "learning_rate": [0.05, 0.1, 0.02],
-    "max_iter": [200, 100, 400],
+    "max_iter": [100, 200],
     "max_leaf_nodes": [16, 8, 31],
-    "min_samples_leaf": [200, 50, 1_000],
+    "min_samples_leaf": [1_000, 200, 50],
 }
 
 SPACES: dict[str, Space] = {
     "logistic": {"C": [1.0, 0.1, 0.01, 0.001, 10.0, 1e-4]},
     "spline logistic": {"C": [1.0, 0.1, 0.01, 0.001], "num_knots": [5, 4, 8]},
-    "boosting, per arm": _BOOSTING,
-    "boosting, single": {**_BOOSTING, "max_features": [1.0, 0.4]},
+    "boosting, per arm": {"per": ["arm"], **_BOOSTING},
+    "boosting, single": {"per": ["ordered", "single"], **_BOOSTING, "max_features": [0.4, 1.0]},
     "DRP": _DIRECT,
     "DFCL-IFD": {**_DIRECT, "weight": [0.1, 0.03, 1.0]},
     # What no simulation's KNOWN says: the features' form. With bins a network sees thresholds.
@@ -49,12 +49,12 @@ SPACES: dict[str, Space] = {
     RECIPE: {
         # Learners that are averaged: networks of our shape, boosting on random features,
         # a logistic regression.
-        "team": [[3, 0, 0], [5, 0, 0], [3, 2, 0], [3, 0, 1], [2, 2, 1], [0, 0, 1]],
+        "team": [[3, 0, 0], [0, 4, 0], [3, 2, 0], [1, 4, 0], [3, 0, 1], [0, 0, 1]],
         "student": [None, [64]],  # backbone of the imitating network; None: as the others
-        "imitation_epochs": [8, 20],
-        "goal_weight": [0.3, 1.0, 0.1],
+        "imitation_epochs": [20],
+        "goal_weight": [0.3, 0.1, 0.03],
         "epochs": [5, 10],
-        "learning_rate": [3e-4, 1e-3],
+        "learning_rate": [3e-4],
         "batch_size": [10_000],
     },
 }

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from tfalloc.reproduce import report
 from tfalloc.reproduce.methods import METHODS
 from tfalloc.reproduce.methods_controls import CONTROLS
+from tfalloc.reproduce.methods_ours import LAST_STEPS
 from tfalloc.reproduce.methods_report import STEPS, compared, step_differences
-from tfalloc.reproduce.methods_tuning import LAST_STEP
 from tfalloc.reproduce.runs import Runs
 
 
@@ -23,8 +25,8 @@ def summary(folders: Sequence[str | os.PathLike[str]]) -> str:
 
     Returns:
       Two tables. Shares: mean over seeds of each method, the best control of a simulation in bold,
-      and below them the difference between the last step and that control. Steps: paired
-      differences by seed.
+      and below them the differences between each of the last steps and that control. Steps:
+      paired differences by seed.
 
     Raises:
       FileNotFoundError: a folder has no runs.json.
@@ -65,12 +67,16 @@ def _shares(studies: list[Runs]) -> list[list[Any]]:
             cells.append(f"**{mean}**" if table["best"][method] else mean)
         if any(cell != "-" for cell in cells):
             rows.append([method, *cells])
-    last = []
-    for table in tables:
-        known = LAST_STEP in table.index
-        last.append(report.difference(table.loc[LAST_STEP].to_dict(), digits=3) if known else "-")
-    seeds = [str(study.frame().seed.nunique()) for study in studies]
-    return [*rows, [f"*{LAST_STEP} - best control*", *last], ["*seeds*", *seeds]]
+    rows += [[f"*{step} - best control*", *_against(step, tables)] for step in LAST_STEPS]
+    return [*rows, ["*seeds*", *(str(study.frame().seed.nunique()) for study in studies)]]
+
+
+def _against(step: str, tables: list[pd.DataFrame]) -> list[str]:
+    """Difference of a step to the best control of each simulation."""
+    return [
+        report.difference(table.loc[step].to_dict(), digits=3) if step in table.index else "-"
+        for table in tables
+    ]
 
 
 def _steps(studies: list[Runs]) -> list[list[Any]]:

@@ -33,7 +33,7 @@ from tfalloc.reproduce.runs import Runs
 
 CANDIDATES = 6
 # Whose share the recipe is chosen by.
-LAST_STEP = "imitated, smoothed"
+JUDGED_STEP = "imitated, smoothed"
 
 
 def study(
@@ -116,7 +116,7 @@ class _Candidates:
         tuned = {**usual(self.protocol.simulation), **before, method: arguments}
         # The recipe's candidates share what they average.
         task: Task = dataclasses.replace(self.protocol.task(seed), tuned=tuned)
-        name = LAST_STEP if method == RECIPE else method
+        name = JUDGED_STEP if method == RECIPE else method
         found, seconds = self.protocol.predicted(name, task, seed)
         judged = self.protocol.judge(found["response"], found["cost"], seed)
         figures = {"share": judged["share"], **self._estimate(found, seed)}
