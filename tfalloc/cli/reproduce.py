@@ -168,7 +168,7 @@ def methods(
     seeds: Seeds = None,
     first_seed: Annotated[
         int, typer.Option(help="Of the trials; `tuning` chooses settings on others.")
-    ] = 200,
+    ] = 300,
     rows: Rows = None,
     methods: Methods = None,
     fast: Fast = False,
