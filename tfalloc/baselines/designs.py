@@ -27,26 +27,22 @@ class OneHotArms:
 
     def fit(self, mean_cost: np.ndarray) -> OneHotArms:
         """Learns the number of arms from their mean costs, [K]."""
-        self.arms = np.eye(len(mean_cost), dtype=np.float32)
+        self.columns = np.eye(len(mean_cost), dtype=np.float32)
         return self
 
     def __call__(self, matrix: np.ndarray, arm: np.ndarray) -> np.ndarray:
-        """[N, D + K] from features [N, D] and arms [N]."""
-        return np.concatenate([matrix, self.arms[arm]], axis=1)
+        """[N, D + M] from features [N, D] and arms [N], whose columns are [K, M]."""
+        return np.concatenate([matrix, self.columns[arm]], axis=1)
 
 
-class OrderedArms:
+class OrderedArms(OneHotArms):
     """Features and one column for each step of cost: whether the arm is at or above it."""
 
     def fit(self, mean_cost: np.ndarray) -> OrderedArms:
         """Learns the order of the arms from their mean costs, [K]; of equals, by index."""
         rank = np.argsort(np.argsort(mean_cost, kind="stable"))
-        self.steps = (rank[:, None] >= np.arange(1, len(rank))).astype(np.float32)
+        self.columns = (rank[:, None] >= np.arange(1, len(rank))).astype(np.float32)
         return self
-
-    def __call__(self, matrix: np.ndarray, arm: np.ndarray) -> np.ndarray:
-        """[N, D + K - 1] from features [N, D] and arms [N]."""
-        return np.concatenate([matrix, self.steps[arm]], axis=1)
 
 
 class SplineArms:

@@ -10,8 +10,8 @@
     "ours"    the package's own network and recipe, as in the study of methods (`methods_ours`)
 
 Table 1 compares small networks with the paper's: "TSM-SL, paper's net" (goal_weight 0) is the
-control that it lacks, and what the others are compared with here, paired by seed. Ours come with
-two-stage controls of their own, which differ from them by the objective alone.
+control that it lacks, and what the others are compared with here, paired by seed. Ours have a
+control of their own beside them, "imitated, two-stage", with the same start and another objective.
 
 With the file, seeds are re-initialisations on one split, as published. Without it each seed has
 a trial of its own from `datasets.criteo_like`, whose true AUCC is known on fresh users: intervals
@@ -49,7 +49,7 @@ from tfalloc.reproduce.runs import Runs
 
 BUDGETS = (0.039, 0.047)
 GOAL_WEIGHT = 200.0
-BATCH = 10_000  # rows a step, of all networks
+BATCH = 10_000  # rows a step, of the small networks and the paper's
 SMALL_RATE, PATIENCE = 3e-3, 5
 FRESH = 1_000_000  # seeds of users who judge; those of trials are 0, 1, 2, ...
 OURS = (OUR_NETWORK, *LAST_STEPS)  # of the study of methods
@@ -219,12 +219,12 @@ class Protocol:
         self.settings, self.data = settings, data
         # The methods of a seed see the same rows, one after the other.
         self._parts = functools.lru_cache(1)(self._split)
-        self._task = functools.lru_cache(1)(self._begin)
+        self._task = functools.lru_cache(1)(self._draw_task)
         self._fresh = functools.lru_cache(1)(self._draw_fresh)
 
     def run(self, method: str, seed: int) -> dict[str, Any]:
         """The figures of one run; its seconds are those of the training."""
-        task, test = self._task(seed), self._parts(self._trial(seed))[1]
+        task, test = self._task(seed)
         task.shared.begin()
         model = METHODS[method](self.settings, task, seed)
         seconds = task.shared.seconds()
@@ -234,14 +234,12 @@ class Protocol:
             found["true_aucc"] = true_aucc(scores(model, fresh.data), fresh)
         return found
 
-    def _trial(self, seed: int) -> int:
-        return 0 if self.data else seed
-
-    def _begin(self, seed: int) -> Task:
+    def _draw_task(self, seed: int) -> tuple[Task, RCTData]:
+        """What the methods of a seed share, and the rows that judge them."""
         keras.utils.clear_session()  # graphs of the models of seeds that are gone
+        train, test = self._parts(0 if self.data else seed)
         settings = methods_task.Settings(epochs=self.settings.small_epochs, jit=self.settings.jit)
-        train, tuned = self._parts(self._trial(seed))[0], TUNED["criteo_like"]
-        return Task("criteo_like", train, BUDGETS, None, settings, tuned)
+        return Task("criteo_like", train, BUDGETS, None, settings, TUNED["criteo_like"]), test
 
     def _split(self, seed: int) -> tuple[RCTData, ...]:
         if self.data is None:

@@ -24,15 +24,10 @@ PAPER = {
     "NES": (0.7849, 0.0167),
     "FD": (0.7904, 0.0096),
 }
-_SMALL, _PAPER = "small", "paper's"
+# All other methods have the package's own.
 NETS = {
-    CONTROL: _PAPER,
-    "TSM-SL": _SMALL,
-    "Direct Rank": _SMALL,
-    "DRP": _SMALL,
-    "DFCL-IFD": _PAPER,
-    "NES": _PAPER,
-    "FD": _PAPER,
+    **dict.fromkeys(("TSM-SL", "Direct Rank", "DRP"), "small"),
+    **dict.fromkeys((CONTROL, "DFCL-IFD", "NES", "FD"), "paper's"),
 }
 
 
