@@ -1,6 +1,6 @@
 """Which heads and which gradient spend a budget best? True value at equal cost, paired by seed.
 
-    python benchmarks/heads_and_gradients.py [--seeds 10] [--rows 300000] [--json FILE]
+    python benchmarks/heads_and_gradients.py [--seeds 10] [--rows 100000] [--json FILE]
 
 For each simulation, parameterisation of heads and seed: a two-stage model (goal_weight 0, stopped
 by val_loss), and from its weights one model trained through the allocation with each gradient; of
@@ -230,7 +230,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--rows", type=int, default=300_000)
+    parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--goal-weight", type=float, default=0.3)
     parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=list(HEADS))
     parser.add_argument("--gradients", nargs="*", default=list(GRADIENTS), choices=list(GRADIENTS))

@@ -21,7 +21,6 @@ ORDER = [
     "evaluation",
     "tuning",
     "export",
-    "scale",
     "reproduce",
     "cli",
 ]

@@ -192,8 +192,22 @@ class TestSettings:
                 settings["weight_decay"]
             )
             assert ("goal_weight" in trial.params) == (settings["goal_weight"] > 0)
-            seen.add((made.model.heads, trial.params.get("gradient")))
-        assert len(seen) == 8  # heads by three gradients and two-stage
+            assert made.model.bins == trial.params["bins"]
+            seen.add((made.model.heads, made.model.linear, trial.params.get("gradient")))
+        assert len(seen) == 16  # heads by linear path by three gradients and two-stage
+
+    def test_the_default_space_leaves_out_what_is_fixed(self):
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        fixed = {"heads": "spline", "backbone": (8,), "bins": 4, "gradient": Integrated()}
+        seen = set()
+        for _ in range(20):
+            trial = study.ask()
+            settings = merge(tuning.default_space(trial, fixed), fixed)
+            model = prepare(settings, 3, 0.4, 0.4, seed=0).model
+            assert (model.heads, model.backbone, model.bins) == ("spline", (8,), 4)
+            seen |= set(trial.params)
+        searched = {"learning_rate", "weight_decay", "through_allocation", "goal_weight"}
+        assert seen == searched
 
     def test_a_backbone_starts_each_trial_with_the_weights_passed(self):
         import keras

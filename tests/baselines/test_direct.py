@@ -173,7 +173,26 @@ def test_training_several_arms():
         assert abs(score[:, j].mean() / truth[:, j].mean() - 1) < 0.3
 
 
+def test_the_network_has_bins_and_a_linear_path_if_asked(tmp_path):
+    import keras
+
+    from tfalloc.models.networks import encoding_of
+
+    data = known_trial(500).data
+    plain, model = baselines.DRP(), baselines.DRP(backbone="encoded", bins=4, seed=1)
+    for each in (plain, model):
+        each.compile(jit_compile=False)
+        each.fit(data, epochs=1, verbose=0)
+    assert encoding_of(plain.network) is None and not plain.linear
+    assert encoding_of(model.network).fitted and model.linear
+    model.save(tmp_path / "drp.keras")
+    loaded = keras.models.load_model(tmp_path / "drp.keras")
+    np.testing.assert_allclose(loaded.score(data), model.score(data), rtol=1e-5)
+
+
 def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match="heads='spline': DRP has one score"):
+        baselines.DRP(heads="spline")
     with pytest.raises(ValueError, match="at least 2 arms"):
         baselines.DRP(1)
     with pytest.raises(ValueError, match="loss='mse' is not known"):

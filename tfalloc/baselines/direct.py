@@ -17,8 +17,8 @@ from tfalloc.baselines.prices import upgrade_prices
 from tfalloc.baselines.upgrades import Upgrades, check_order
 from tfalloc.data.preprocessing import build_preprocessor
 from tfalloc.models import AllocationModel, replicas
-from tfalloc.models.inputs import as_trial_data
-from tfalloc.models.networks import build_network
+from tfalloc.models.inputs import as_trial_data, sample_matrix
+from tfalloc.models.networks import build_network, encoding_of
 
 
 class Scored:
@@ -58,18 +58,32 @@ class DirectModel(Scored, AllocationModel):
         backbone: str | Sequence[int] | keras.Model | None = "small",
         *,
         max_price: float | None = None,
+        bins: int | str | None = "auto",
+        linear: bool | None = None,
         preprocessor: keras.Model | None = None,
         num_features: int | None = None,
         seed: int = 0,
         **kwargs: Any,
     ):
+        unused = [name for name in kwargs if name not in ("name", "dtype")]
+        if unused:
+            raise ValueError(
+                f"{unused[0]}={kwargs[unused[0]]!r}: {type(self).__name__} has one score for each "
+                "upgrade and no heads to choose; leave it out."
+            )
         if num_treatments < 2:
             raise ValueError(f"num_treatments={num_treatments!r}: expected at least 2 arms.")
         if max_price is not None and not 0.0 < max_price < np.inf:
             raise ValueError(
                 f"max_price={max_price!r}: expected a positive response per unit of cost, or None."
             )
-        super().__init__(num_treatments, backbone, preprocessor=preprocessor, seed=seed, **kwargs)
+        shape: dict[str, Any] = {
+            "bins": bins,
+            "linear": linear,
+            "preprocessor": preprocessor,
+            "seed": seed,
+        }
+        super().__init__(num_treatments, backbone, **shape, **kwargs)
         self.max_price = max_price
         if preprocessor is not None:
             num_features = preprocessor.output_shape[-1]
@@ -84,7 +98,14 @@ class DirectModel(Scored, AllocationModel):
             headroom=self.headroom,
             name="outcome_heads",
         )
-        network = build_network(num_features, heads.num_outputs, self.backbone, seed=self.seed)
+        network = build_network(
+            num_features,
+            heads.num_outputs,
+            self.backbone,
+            bins=self.bins,
+            linear=self.linear,
+            seed=self.seed,
+        )
         for layer in self.preprocessor.layers if self.preprocessor is not None else ():
             layer.supports_jit = True  # it runs in the input pipeline, not in the compiled step
         self.num_features, self.network, self.outcome_heads = num_features, network, heads
@@ -111,6 +132,9 @@ class DirectModel(Scored, AllocationModel):
                 self.preprocessor = build_preprocessor(data)
             with self.distribute_strategy.scope():
                 self._assemble(self.preprocessor.output_shape[-1], self._families)
+        encoding = encoding_of(self.network)
+        if encoding is not None and not encoding.fitted:
+            encoding.fit(sample_matrix(data, self.preprocessor, self.seed))
         self.outcome_heads.start_from(data.arm_moments("response"), data.arm_moments("cost"))
 
     def _choose_losses(self, **outcome_losses: str | None) -> None:
@@ -167,7 +191,8 @@ class DirectModel(Scored, AllocationModel):
     def get_config(self) -> dict[str, Any]:
         """What `from_config` needs, network included if there is one."""
         config = super().get_config()
-        kept = ("name", "num_treatments", "backbone", "preprocessor", "num_features", "seed")
+        kept = ["name", "num_treatments", "backbone", "bins", "linear", "preprocessor"]
+        kept += ["num_features", "seed"]
         return {**{name: config[name] for name in kept}, "max_price": self.max_price}
 
 

@@ -34,6 +34,8 @@ class DirectRank(DirectModel):
     Args:
       num_treatments: 2.
       backbone: as in `AllocationModel`; "small" (16 units) by default.
+      bins: as in `AllocationModel`.
+      linear: as in `AllocationModel`.
       preprocessor: as in `AllocationModel`.
       num_features: as in `AllocationModel`.
       seed: of initial weights and data order.

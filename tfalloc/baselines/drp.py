@@ -43,6 +43,8 @@ class DRP(DirectModel):
       loss: "drp" or "dpm"; None: "drp" for two arms and "dpm" for more, as published.
       max_price: bound of the prices learned, response per unit of cost; None: 10 times the largest
         ratio of mean uplifts between neighbouring arms. Users above it are treated alike.
+      bins: as in `AllocationModel`.
+      linear: as in `AllocationModel`.
       preprocessor: as in `AllocationModel`.
       num_features: as in `AllocationModel`.
       seed: of initial weights and data order.

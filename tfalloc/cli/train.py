@@ -94,8 +94,9 @@ def train(
     heads: Annotated[
         str,
         typer.Option(
-            metavar="independent|marginal",
-            help="One output for each arm, or steps from arm to arm in the order of cost.",
+            metavar="independent|marginal|spline",
+            help="One output for each arm, steps from arm to arm in the order of cost, or curves "
+            "over many arms in the order of their dose.",
         ),
     ] = "independent",
     monotone: Annotated[

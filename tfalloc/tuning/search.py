@@ -11,6 +11,7 @@ so that a trial's interval is honest; only the choice of the best among many is 
 
 from __future__ import annotations
 
+import functools
 import math
 import shutil
 import tempfile
@@ -60,7 +61,8 @@ def study(
       storage: folder that holds the study (SQLite) and each trial's model; the same folder, data
         and seed continue a study, in this process or in several at once. None: a temporary one,
         gone with the result.
-      space: maps an `optuna.Trial` to the settings that are searched; None: `default_space`.
+      space: maps an `optuna.Trial` to the settings that are searched; None: `default_space`
+        without those of `settings`.
       first: parameters of the space to try right after the control, such as a grid.
       validation: rows to judge by, or the share of `data` to set apart for that.
       holdout: rows to confirm the best on, or a share of `data`; None: not confirmed.
@@ -103,6 +105,7 @@ def study(
         )
     budget, judged_at = _budgets(budget)
     train, rows, fresh = _divide(data, validation, holdout, seed)
+    draw = space or functools.partial(default_space, fixed=settings)
     folder = Path(tempfile.mkdtemp(prefix="tfalloc-") if storage is None else storage)
     folder.mkdir(parents=True, exist_ok=True)
     record = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
@@ -120,7 +123,7 @@ def study(
 
         def objective(trial: Any) -> float:
             control = bool(trial.user_attrs.get("control"))
-            searched = {"goal_weight": 0.0} if control else (space or default_space)(trial)
+            searched = {"goal_weight": 0.0} if control else draw(trial)
             chosen = merge(searched, settings)
             trial.set_user_attr("goal_weight", float(chosen.get("goal_weight", 0.0)))
             prepared = prepare(chosen, data.num_treatments, budget, judged_at, seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -18,6 +18,8 @@ MODEL = (
     "cost_head",
     "monotone",
     "cost_amounts",
+    "bins",
+    "linear",
     "preprocessor",
     "seed",
 )
@@ -41,41 +43,55 @@ class Prepared(NamedTuple):
     fit: dict[str, Any]
 
 
-def default_space(trial: Any) -> dict[str, Any]:
+def default_space(trial: Any, fixed: Collection[str] = ()) -> dict[str, Any]:
     """Settings of one trial: whether and how to train through the allocation, heads, network.
 
     Two-stage models are among them with all other settings free, so that the comparison is with
     two-stage training tuned as well. Network widths halve from layer to layer and reach from
-    backbone="small" (width 16, depth 1) to "paper" (512, 4).
+    backbone="small" (width 16, depth 1) to "paper" (512, 4), with and without what
+    backbone="encoded" has beside its 16 units, bins and a linear path.
 
     Args:
       trial: an `optuna.Trial`.
+      fixed: names of settings that are not to be searched; `study` passes those given to it.
 
     Returns:
       Settings as `study` takes them.
     """
-    width, depth = trial.suggest_int("width", 16, 512, log=True), trial.suggest_int("depth", 1, 4)
-    settings: dict[str, Any] = {
-        "learning_rate": trial.suggest_float("learning_rate", 3e-4, 1e-2, log=True),
-        "weight_decay": trial.suggest_float("weight_decay", 1e-6, 1e-2, log=True),
-        "backbone": tuple(max(8, width // 2**layer) for layer in range(depth)),
-        "heads": trial.suggest_categorical("heads", ["independent", "marginal"]),
-        "goal_weight": 0.0,
-    }
-    if settings["heads"] == "marginal":
-        settings["monotone"] = trial.suggest_categorical("monotone", [False, True])
-    if trial.suggest_categorical("through_allocation", [True, False]):
-        settings["goal_weight"] = trial.suggest_float("goal_weight", 0.03, 10.0, log=True)
+    settings: dict[str, Any] = {}
+
+    def search(name: str, suggest: Callable[[], Any]) -> None:
+        if name not in fixed:
+            settings[name] = suggest()
+
+    def widths() -> tuple[int, ...]:
+        width = trial.suggest_int("width", 16, 512, log=True)
+        depth = trial.suggest_int("depth", 1, 4)
+        return tuple(max(8, width // 2**layer) for layer in range(depth))
+
+    def gradient() -> Any:
         kind = trial.suggest_categorical(
             "gradient", ["finite_difference", "integrated", "smoothed"]
         )
         if kind == "finite_difference":
-            settings["gradient"] = FiniteDifference()
-        elif kind == "integrated":
-            settings["gradient"] = Integrated(weight="budget")
-        else:
-            temperature = trial.suggest_float("temperature", 3e-3, 0.3, log=True)
-            settings["gradient"] = Smoothed(temperature=temperature)
+            return FiniteDifference()
+        if kind == "integrated":
+            return Integrated(weight="budget")
+        return Smoothed(temperature=trial.suggest_float("temperature", 3e-3, 0.3, log=True))
+
+    search("learning_rate", lambda: trial.suggest_float("learning_rate", 3e-4, 1e-2, log=True))
+    search("weight_decay", lambda: trial.suggest_float("weight_decay", 1e-6, 0.3, log=True))
+    search("backbone", widths)
+    if "backbone" not in fixed:  # a fixed one comes with its own
+        search("bins", lambda: trial.suggest_categorical("bins", [16, None]))
+        search("linear", lambda: trial.suggest_categorical("linear", [True, False]))
+    search("heads", lambda: trial.suggest_categorical("heads", ["independent", "marginal"]))
+    if settings.get("heads") == "marginal":
+        search("monotone", lambda: trial.suggest_categorical("monotone", [False, True]))
+    settings["goal_weight"] = 0.0
+    if trial.suggest_categorical("through_allocation", [True, False]):
+        settings["goal_weight"] = trial.suggest_float("goal_weight", 0.03, 10.0, log=True)
+        search("gradient", gradient)
     return settings
 
 
