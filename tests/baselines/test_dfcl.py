@@ -156,5 +156,7 @@ def test_bad_input_is_refused():
         baselines.DFCL(2, min_gap=-1)
     with pytest.raises(ValueError, match="num_prices=0"):
         PolicyLearning(num_prices=0)
+    with pytest.raises(ValueError, match="num_prices=2.5"):
+        PolicyLearning(num_prices=2.5)
     with pytest.raises(ValueError, match="needs a budget"):
         baselines.DFCL(2).compile()

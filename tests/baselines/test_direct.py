@@ -201,6 +201,8 @@ def test_bad_input_is_refused():
         baselines.DRP(max_price=0)
     with pytest.raises(ValueError, match="use DRP for more"):
         baselines.DirectRank(3)
+    with pytest.raises(ValueError, match="max_price=2.0: Direct Rank learns an order"):
+        baselines.DirectRank(max_price=2.0)
     with pytest.raises(ValueError, match="has a loss of its own"):
         baselines.DRP().compile(response_loss="poisson")
     data = known_trial(500).data

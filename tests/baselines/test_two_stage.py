@@ -44,6 +44,8 @@ def test_prices_where_costs_do_not_rise():
     assert upgrade_prices(value, cost).tolist() == [np.inf, -np.inf, np.inf, -np.inf, np.inf]
     with pytest.raises(ValueError, match="at least two treatments"):
         upgrade_prices([[1.0]], [[1.0]])
+    with pytest.raises(ValueError, match="NaN or infinite entry, first in row 1"):
+        upgrade_prices([[0.0, 1.0], [0.1, 0.2]], [[0.0, 1.0], [0.0, np.nan]])
 
 
 def test_per_arm_equals_the_learner_fitted_by_hand():
@@ -186,6 +188,7 @@ def test_any_object_with_fit_and_predict():
         (lambda: baselines.TwoStage((Rates(),)), "tuple of 1"),
         (lambda: baselines.TwoStage(Rates(), per="user"), "per='user' is not known"),
         (lambda: baselines.SplineArms(num_knots=1), "expected at least 2"),
+        (lambda: baselines.TwoStage(Rates(), per=baselines.SplineArms), "is not known"),
         (lambda: baselines.TwoStage(Rates()).predict(known_trial().data), "not fitted yet"),
         (lambda: baselines.TwoStage(Rates()).fit([[1.0]]), "expected RCTData"),
         (

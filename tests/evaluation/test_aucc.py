@@ -188,6 +188,7 @@ def test_bootstrap_intervals_cover(repeated):
     assert abs(covered - 0.95) < 3 * np.sqrt(0.05 * 0.95 / 120)
 
 
+@pytest.mark.filterwarnings("ignore:the response uplift")
 def test_the_bootstrap_of_several_arms_knows_the_spread():
     """A row stands on two sides of the pooled problem: replicates must count it once."""
     rng, found = np.random.default_rng(14), []
@@ -211,6 +212,21 @@ def test_cluster_bootstrap_of_repeated_rows_is_that_of_rows():
     # A standard error from 400 replicates has a relative one of 1 / sqrt(800).
     assert aware.stderr == pytest.approx(once.stderr, rel=0.15)
     assert naive.stderr < 0.6 * aware.stderr
+
+
+def test_a_weak_uplift_is_named_by_what_the_clusters_tell():
+    """40 clusters of 100 rows, whose means vary: as rows they would show an effect."""
+    rng = np.random.default_rng(0)
+    cluster = np.repeat(np.arange(40), 100)
+    arm = cluster % 2
+    response = 0.3 * rng.normal(size=40)[cluster] + 0.15 * arm + rng.normal(0, 0.2, 4000)
+    trial = {"treatment": arm, "cost": arm, "response": response}
+    score = rng.random(4000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        aucc(score, trial, num_thresholds=20)
+    with pytest.warns(UserWarning, match="response uplift of arm '1'.*within 4 standard errors"):
+        aucc(score, trial, num_thresholds=20, cluster=cluster)
 
 
 def test_replicates_without_an_arm_are_left_out():
@@ -281,17 +297,18 @@ def test_score_counts_the_arms_of_the_allocation(arms):
         np.testing.assert_array_equal((score > alpha).sum(axis=1), assigned)
 
 
+@pytest.mark.filterwarnings("ignore:the response uplift")
 def test_small_data_and_weak_signals_are_named():
     worth, trial = make_trial(np.random.default_rng(12), 150)
     with pytest.warns(UserWarning, match=r"of 200 cost thresholds fall on rows that others"):
         aucc(worth, trial)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", message=".*thresholds fall on rows")
         aucc(worth, trial, num_thresholds=5)
     flat = {"treatment": np.tile([0, 1], 75), "cost": np.tile([0.0, 1.0], 75)}
     flat["response"] = (np.arange(150) // 2 % 3 == 0) * 1.0
     flat["response"][3] = 1.0  # one treated response more than control responses
-    with pytest.warns(UserWarning, match="response uplift of arm '1'.*within two standard errors"):
+    with pytest.warns(UserWarning, match="response uplift of arm '1'.*within 4 standard errors"):
         aucc(worth, flat, num_thresholds=5)
 
 
@@ -323,6 +340,7 @@ def test_errors_say_what_was_expected(change, options, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:the response uplift")
 def test_errors_of_the_comparison_name_the_score():
     worth, trial = make_trial(np.random.default_rng(13), 200)
     with pytest.raises(ValueError, match="scores is empty"):

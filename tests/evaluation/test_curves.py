@@ -143,3 +143,10 @@ def test_errors():
         true_curve(value, value, value, value, 1.0, sample_weight=[1.0])
     with pytest.raises(ValueError, match="one per user"):
         mix_curve(value, value, 1.0, sample_weight=[1.0])
+    for wrong in ([1.0, np.nan, 1.0, 1.0], [1.0, -1.0, 1.0, 1.0], np.zeros(4)):
+        with pytest.raises(ValueError, match="finite numbers that are not negative"):
+            true_curve(value, value, value, value, 1.0, sample_weight=wrong)
+        with pytest.raises(ValueError, match="finite numbers that are not negative"):
+            mix_curve(value, value, 1.0, sample_weight=wrong)
+    with pytest.raises(ValueError, match="budgets is empty"):
+        true_curve(value, value, value, value, [])

@@ -278,3 +278,22 @@ def test_errors(options, message):
     with pytest.raises(ValueError, match=message) as caught:
         outcome_curve(np.zeros((4, 2)), np.zeros((4, 2)), trial, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_an_absent_cheapest_arm_leaves_the_costs_that_other_rows_know():
+    """Between arms 1 and 0, which nobody received, no row is matched: the model says the cost."""
+    rng = np.random.default_rng(5)
+    segment = rng.integers(0, 2, 1000)
+    value = np.stack([[0.0, 0.2, 0.3], [0.0, 0.1, 0.25]])[segment]
+    price = np.tile([0.0, 1.0, 2.0], (1000, 1))
+    arm = rng.integers(1, 3, 1000)
+    trial = {
+        "treatment": arm,
+        "response": rng.random(1000) < value[np.arange(1000), arm],
+        "cost": price[np.arange(1000), arm],
+    }
+    options = {"estimator": "doubly_robust", "outcome_model": (value, price)}
+    for budget in (0.3, 0.5, 0.8):
+        found = policy_outcome(value, price, trial, budget=budget, **options)
+        assert found.cost == pytest.approx(budget)
+        assert 0.0 < found.response < 0.3 and 0 < found.num_matched < 1000

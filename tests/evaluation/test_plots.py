@@ -79,6 +79,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert target.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_curve_without_a_finite_point_is_an_empty_plot(tmp_path):
+    empty = curve(0.1) * np.nan
+    plot_outcome_curves({"a": empty}, path=tmp_path / "empty.png")
+    assert (tmp_path / "empty.png").stat().st_size > 1000
+
+
 def test_errors():
     with pytest.raises(ValueError, match="curves is empty"):
         plot_outcome_curves({})

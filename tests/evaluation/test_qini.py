@@ -145,3 +145,12 @@ def test_errors(change, options, message):
         auuc(np.zeros((4, 2)), trial)
     with pytest.raises(ValueError, match="data 3 arms.*qini is defined for two arms only"):
         qini(np.zeros(4), trial | {"treatment": [0, 1, 2, 1]})
+
+
+@pytest.mark.parametrize("metric", [qini, auuc])
+def test_an_interval_around_a_ratio_to_noise_is_named(metric):
+    rng = np.random.default_rng(3)
+    arm = np.arange(400) % 2
+    trial = {"treatment": arm, "response": rng.random(400) < 0.5 + 0.1 * arm, "cost": arm}
+    with pytest.warns(UserWarning, match="is within 4 standard errors"):
+        metric(rng.random(400), trial, num_bootstrap=20)

@@ -71,7 +71,7 @@ def test_runs_have_their_figures(made):
     assert ((frame.mix < frame.oracle) & (frame.response < frame.oracle)).all()
     assert (frame.share[frame.method == "logistic"] > 0.5).all()
     assert (frame.share[frame.method == "random"] < 0.2).all()
-    assert frame.arguments[0] == {"C": 1.0}
+    assert frame.arguments[0] == settings.TUNED["well_specified"]["logistic"]
 
 
 def test_table_and_figure(made):

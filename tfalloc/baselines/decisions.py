@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfalloc.gradients import GoalGradient
@@ -50,9 +51,9 @@ class DecisionGradient(Gradient):
     """
 
     def __init__(self, *, prices: Sequence[float] | None = None, num_prices: int = 8):
-        if num_prices < 1:
-            raise ValueError(f"num_prices={num_prices!r}: expected at least 1.")
-        self.num_prices = num_prices
+        if not isinstance(num_prices, (int, np.integer)) or num_prices < 1:
+            raise ValueError(f"num_prices={num_prices!r}: expected an integer of at least 1.")
+        self.num_prices = int(num_prices)
         self.prices = None if prices is None else tuple(float(x) for x in prices)
         if self.prices is not None and (
             not self.prices or not all(0.0 <= x < math.inf for x in self.prices)

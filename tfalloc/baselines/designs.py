@@ -112,7 +112,7 @@ def check_design(per: Any) -> Any:
     """
     if isinstance(per, str) and per in ("arm", *DESIGNS):
         return None if per == "arm" else DESIGNS[per]()
-    if hasattr(per, "fit") and callable(per):
+    if not isinstance(per, type) and hasattr(per, "fit") and callable(per):
         return copy.copy(per)  # fitted to one trial; the caller's may serve another
     raise ValueError(
         f"per={per!r} is not known; expected one of {('arm', *DESIGNS)}, or a SplineArms(…)."

@@ -85,11 +85,12 @@ class DFCL(Scored, AllocationModel):
         return PolicyLearning(prices=self.prices, temperature=temperature)
 
     def compile(self, optimizer: Any = None, **options: Any) -> None:
-        """As `AllocationModel.compile`; goal_weight, goal_scale and gradient are DFCL's.
+        """As `AllocationModel.compile`, but goal_weight, goal_scale and gradient are DFCL's.
 
         Args:
           optimizer: Keras optimizer; None: Adam(1e-3).
-          **options: as there. `budget` is needed unless the weight is 0.
+          **options: as there. `budget` is needed unless the weight is 0. A goal_weight, goal_scale
+            or gradient that is given here replaces what the constructor's arguments say.
 
         Raises:
           ValueError: as there.

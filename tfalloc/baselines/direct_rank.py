@@ -71,6 +71,11 @@ class DirectRank(DirectModel):
             raise ValueError(
                 f"num_treatments={num_treatments!r}: Direct Rank has two arms; use DRP for more."
             )
+        if kwargs.get("max_price") is not None:
+            raise ValueError(
+                f"max_price={kwargs['max_price']!r}: Direct Rank learns an order, not prices, and "
+                "its loss is in units of the mean uplifts; leave it out."
+            )
         super().__init__(num_treatments, backbone, **kwargs)
 
     def _arm_losses(

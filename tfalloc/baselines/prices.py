@@ -31,7 +31,7 @@ def upgrade_prices(
       the upgrade saves cost without losing response, -inf where it brings none at any price.
 
     Raises:
-      ValueError: shapes differ or there are fewer than two arms.
+      ValueError: shapes differ, there are fewer than two arms, or an entry is not finite.
 
     Example:
       >>> upgrade_prices([[0.0, 0.5], [0.0, 0.5], [0.5, 0.0]], [[0, 2], [2, 1], [2, 1]]).tolist()
@@ -44,6 +44,12 @@ def upgrade_prices(
         raise ValueError(
             f"pred_response has shape {value.shape} and pred_cost {price.shape}; expected the same "
             "shape [rows, num_treatments] with at least two treatments."
+        )
+    wrong = ~(np.isfinite(value) & np.isfinite(price)).all(axis=1)
+    if wrong.any():
+        raise ValueError(
+            f"predictions have a NaN or infinite entry, first in row {int(np.argmax(wrong))}; "
+            "expected finite numbers."
         )
     arms = value.shape[1]
     best = np.full((len(value), arms - 1), -np.inf)

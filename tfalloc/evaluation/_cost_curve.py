@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfalloc.evaluation._checks import as_count
+from tfalloc.evaluation._influence import standard_error
 from tfalloc.evaluation._ranking import Ranking, scored_rows
 from tfalloc.evaluation._resampling import MAX_GROUPS, Resampler
 from tfalloc.evaluation._rows import Floats, Rows
@@ -22,6 +23,9 @@ METHODS = ("paper", "trapezoid")
 
 # A step this close (relative to the whole cost) to a prefix is reached: rounding of running sums.
 ROUNDING = 1e-10
+# A ratio to an uplift of fewer standard errors than this has a distribution with heavy tails: its
+# interval, of bootstrap replicates some of which divide by next to nothing, is not to be trusted.
+CLEAR = 4.0
 # More than this share of the thresholds without a row of its own is worth a warning.
 LOST = 0.05
 
@@ -50,21 +54,8 @@ class CostCurves:
         if self._rows is None or scores.shape != (self._rows.treatment.size, self._columns):
             self._rows = scored_rows(scores, self._data, self._cluster)
             self._columns = scores.shape[1]
-            _check_uplifts(*self.uplifts(self._rows), self._rows)
+            _check_uplifts(*uplifts(self._rows), self._rows)
         return self._rows
-
-    def uplifts(self, rows: Rows) -> tuple[tuple[float, float], tuple[float, float]]:
-        """(dR(n), standard error), (dC(n), standard error)."""
-        found = []
-        sizes = rows.arm_totals(rows.weight)
-        for x in (rows.response, rows.cost):
-            means = rows.arm_totals(rows.weight * x) / sizes
-            psi = (rows.weight * (x - means[rows.treatment])) ** 2
-            variances = rows.arm_totals(psi) / sizes**2
-            found.append(
-                (float(means[-1] - means[0]), float(np.sqrt(variances[-1] + variances[0])))
-            )
-        return found[0], found[1]
 
     def estimate(self, scores: Floats, rows: Rows) -> tuple[float, Floats]:
         """AUCC, and dR at the q + 1 thresholds as shares of dR(n)."""
@@ -133,6 +124,20 @@ class CostCurves:
         return areas
 
 
+def uplifts(rows: Rows) -> tuple[tuple[float, float], tuple[float, float]]:
+    """(dR(n), standard error), (dC(n), standard error)."""
+    found = []
+    sizes = rows.arm_totals(rows.weight)
+    side = np.zeros(sizes.size)
+    side[0], side[-1] = -1.0, 1.0
+    share = (side / sizes)[rows.treatment] * rows.weight
+    for x in (rows.response, rows.cost):
+        means = rows.arm_totals(rows.weight * x) / sizes
+        psi = share * (x - means[rows.treatment])
+        found.append((float(means[-1] - means[0]), standard_error(psi, rows)))
+    return found[0], found[1]
+
+
 def thresholds(
     cost: Floats, response: Floats, size: npt.NDArray[np.intp], steps: int
 ) -> tuple[Floats, npt.NDArray[np.intp]]:
@@ -185,9 +190,10 @@ def _check_uplifts(response: tuple[float, float], cost: tuple[float, float], row
                 f"{last!r} than in arm {first!r}; expected a positive difference: {cure[what]}."
             )
     for what, (uplift, stderr), _ in sides:
-        if uplift < 2.0 * stderr:
+        if uplift < CLEAR * stderr:
             warnings.warn(
-                f"the {what} uplift of arm {last!r}, {uplift:.3g}, is within two standard errors "
-                f"({stderr:.2g}) of 0, and AUCC divides by it: it means little on these rows.",
+                f"the {what} uplift of arm {last!r}, {uplift:.3g}, is within {CLEAR:g} standard "
+                f"errors ({stderr:.2g}) of 0, and AUCC divides by it: neither it nor its interval "
+                "means much on these rows; take more, or judge the policy by compare.",
                 stacklevel=4,
             )

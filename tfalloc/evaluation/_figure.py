@@ -78,6 +78,8 @@ def label_ends(axes: Axes, labels: list[tuple[str, str, float, float]]) -> None:
     Args:
       labels: name, colour and end point (cost, response) of each line.
     """
+    if not labels:
+        return
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     axes.set_xlim(left, right)
     axes.set_ylim(low, high)

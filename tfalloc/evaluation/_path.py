@@ -202,7 +202,9 @@ def find_crossing(path: Path, budget: float) -> Crossing:
         rise = path.expected_spend[last] - path.expected_spend[last + 1]
         bend = float(rise * (path.weight[last] - path.weight[last + 1])) / path.total
     slope = high - low - bend
-    share = -2.0 * low / (slope + np.sqrt(slope * slope - 4.0 * bend * low))
+    root = np.sqrt(slope * slope - 4.0 * bend * low)
+    # The same root, written so that nothing cancels; slope <= 0 leaves bend >= high > 0.
+    share = -2.0 * low / (slope + root) if slope > 0.0 else (root - slope) / (2.0 * bend)
     return Crossing(float(path.alpha[last + 1]), float(share), last + 1, True, True, crossings)
 
 

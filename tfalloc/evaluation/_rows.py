@@ -88,9 +88,11 @@ def as_rows(
     if n == 0:
         raise ValueError("data has 0 rows; expected at least one row of a trial.")
     treatment = arm.astype(np.int32)
-    if (treatment != arm).any() or treatment.min() < 0 or treatment.max() >= num_treatments:
+    wrong = (treatment != arm) | (treatment < 0) | (treatment >= num_treatments)
+    if wrong.any():
+        row = int(np.argmax(wrong))
         raise ValueError(
-            f"treatment ranges from {arm.min():g} to {arm.max():g}; expected integers in "
+            f"treatment is {arm[row]:g} in row {row}; expected integers in "
             f"0..{num_treatments - 1}, as the predictions have {num_treatments} columns."
         )
     response = column(data, "response", required=True, size=n)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tfalloc.evaluation._checks import check_confidence
-from tfalloc.evaluation._cost_curve import CostCurves
+from tfalloc.evaluation._cost_curve import CostCurves, uplifts
 from tfalloc.evaluation._ranking import as_scores
 from tfalloc.evaluation._resampling import as_num_bootstrap
 from tfalloc.evaluation._rows import Floats
@@ -75,7 +75,7 @@ def aucc(
 
     Warns:
       UserWarning: the data are too small for the thresholds, or for dC(n) or dR(n) to be told from
-        0 by two standard errors.
+        0 by four standard errors.
 
     Example:
       >>> import numpy as np
@@ -97,7 +97,7 @@ def aucc(
     value, points = curves.estimate(scores, rows)
     found = curves.replicates([scores], rows, replicates, seed)[0]
     share = np.linspace(0.0, 1.0, points.size)
-    (response, _), (cost, _) = curves.uplifts(rows)
+    (response, _), (cost, _) = uplifts(rows)
     return RankMetric(
         value=value,
         **interval(value, found, confidence),

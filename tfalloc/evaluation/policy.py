@@ -203,7 +203,7 @@ class Evaluator:
                 alpha=crossing.alpha,
                 marginal_response=mu,
                 budget=budget,
-                num_matched=int(np.count_nonzero(members)),
+                num_matched=int(np.count_nonzero(members > 0.0)),
                 num_crossings=crossing.num_crossings,
                 feasible=crossing.feasible,
                 confidence=confidence,

@@ -12,6 +12,7 @@ one step. The random line joins (0, 0) to the end of the curve.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tfalloc.evaluation._checks import check_confidence
+from tfalloc.evaluation._cost_curve import CLEAR, uplifts
 from tfalloc.evaluation._ranking import Ranking, as_scores, scored_rows
 from tfalloc.evaluation._resampling import MAX_GROUPS, Resampler, as_num_bootstrap
 from tfalloc.evaluation._rows import Floats, Rows, column
@@ -68,6 +70,10 @@ def qini(
     Raises:
       ValueError: input does not fit, or there is nothing to divide by.
 
+    Warns:
+      UserWarning: an interval is asked for, and the response uplift is within four standard
+        errors of 0.
+
     Example:
       >>> from tfalloc.evaluation import qini
       >>> trial = {"treatment": [1, 0, 1, 0], "response": [1, 0, 0, 0], "cost": [1, 0, 1, 0]}
@@ -105,6 +111,10 @@ def auuc(
 
     Raises:
       ValueError: input does not fit, or there is nothing to divide by.
+
+    Warns:
+      UserWarning: an interval is asked for, and the response uplift is within four standard
+        errors of 0.
 
     Example:
       >>> from tfalloc.evaluation import auuc
@@ -152,6 +162,15 @@ def _metric(
             "divide by; expected a response uplift other than 0, which takes more rows."
         )
 
+    uplift, stderr = uplifts(rows)[0]
+    if num and abs(uplift) < CLEAR * stderr:
+        warnings.warn(
+            f"the response uplift, {uplift:.3g}, is within {CLEAR:g} standard errors "
+            f"({stderr:.2g}) of 0, and {kind} divides by what it brings: neither it nor its "
+            "interval means much on these rows; take more, or judge the policy by compare.",
+            stacklevel=3,
+        )
+
     def values(curves: list[tuple[Floats, Floats]]) -> Floats:
         areas, ends = [_area(x, y) for x, y in curves], curves[0][1][:, -1]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -167,13 +186,11 @@ def _metric(
         for counts, _ in resampler.draws(num, rows.treatment.size):
             found.append(values([c(counts[:, resampler.unit[c.row]]) for c in coarse]))
     at = np.linspace(0.0, 1.0, CURVE_POINTS + 1)
-    sizes = rows.arm_totals(rows.weight)
-    means = rows.arm_totals(rows.weight * rows.response) / sizes
     return RankMetric(
         value=value,
         **interval(value, np.concatenate(found), confidence),
         random=float(0.5 * np.sign(end)) if (kind, normalize) == ("auuc", "end") else 0.0,
-        response_uplift=float(means[1] - means[0]),
+        response_uplift=uplift,
         cost_uplift=float("nan"),
         curve=pd.DataFrame(
             {

@@ -28,9 +28,9 @@ def aucc_score(pred_response: npt.ArrayLike, pred_cost: npt.ArrayLike) -> Floats
         less response, same cost      -inf
         no difference                 0
 
-    Several arms must be numbered from cheap to dear. At any alpha >= 0 the arm assigned is the
-    number of scores above alpha, so the order of pooled scores is the order in which the exact
-    allocation spends a growing budget.
+    Several arms must be numbered from cheap to dear. For users whose predicted costs rise with the
+    arm, the arm assigned at any alpha >= 0 is the number of scores above alpha, so the order of
+    pooled scores is the order in which the exact allocation spends a growing budget.
 
     Args:
       pred_response: [rows, num_treatments], predicted response.

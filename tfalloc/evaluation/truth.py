@@ -83,9 +83,10 @@ def true_curve(
     costs, values = along(spend), along(truth)
     prices = np.concatenate([[np.inf], alpha[ends]])
     slack = ROUNDING * np.abs(costs).max()
-    return pd.DataFrame(
-        [_meet(check_budget(b), costs, values, prices, slack) for b in np.atleast_1d(budgets)]
-    )
+    asked = np.atleast_1d(budgets)
+    if not asked.size:
+        raise ValueError("budgets is empty; expected at least one cost per user.")
+    return pd.DataFrame([_meet(check_budget(b), costs, values, prices, slack) for b in asked])
 
 
 def oracle_curve(
@@ -159,6 +160,10 @@ def _as_weight(sample_weight: npt.ArrayLike, n: int) -> Floats:
     weight = np.asarray(sample_weight, np.float64)
     if weight.shape != (n,):
         raise ValueError(f"sample_weight has shape {weight.shape}; expected [{n}], one per user.")
+    if not (np.isfinite(weight) & (weight >= 0.0)).all() or not weight.sum() > 0.0:
+        raise ValueError(
+            "sample_weight: expected finite numbers that are not negative, some of them positive."
+        )
     return weight
 
 

@@ -49,11 +49,11 @@ SPACES: dict[str, Space] = {
     RECIPE: {
         # Learners that are averaged: networks of our shape, boosting on random features,
         # a logistic regression.
-        "team": [[3, 0, 0], [0, 4, 0], [3, 2, 0], [1, 4, 0], [3, 0, 1], [0, 0, 1]],
+        "team": [[4, 4, 0], [0, 8, 0], [3, 0, 0], [1, 4, 0], [3, 0, 1], [0, 0, 1]],
         "student": [None, [64]],  # backbone of the imitating network; None: as the others
-        "imitation_epochs": [20],
-        "goal_weight": [0.3, 0.1, 0.03],
-        "epochs": [5, 10],
+        "imitation_epochs": [10],
+        "goal_weight": [0.1, 0.03],
+        "epochs": [10, 5],
         "learning_rate": [3e-4],
         "batch_size": [10_000],
     },
