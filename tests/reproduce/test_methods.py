@@ -71,7 +71,7 @@ def test_runs_have_their_figures(made):
     assert ((frame.mix < frame.oracle) & (frame.response < frame.oracle)).all()
     assert (frame.share[frame.method == "logistic"] > 0.5).all()
     assert (frame.share[frame.method == "random"] < 0.2).all()
-    assert frame.arguments[0] == settings.TUNED["well_specified"]["logistic"]
+    assert frame.arguments[0] == {"C": 0.1}
 
 
 def test_table_and_figure(made):
@@ -232,7 +232,7 @@ def test_the_second_call_trains_nothing_and_mixes_nothing(made, monkeypatch):
     with pytest.raises(ValueError, match="epochs=1, now epochs=2"):
         methods.study(folder, "well_specified", settings=longer, **again)
     monkeypatch.setitem(methods.TUNED["well_specified"], "logistic", {"C": 0.5})
-    with pytest.raises(ValueError, match=r"'logistic' with \{'C': 1.0\}, now \{'C': 0.5\}"):
+    with pytest.raises(ValueError, match=r"'logistic' with \{'C': 0.1\}, now \{'C': 0.5\}"):
         methods.study(folder, "well_specified", settings=methods.FAST, **again)
 
 
