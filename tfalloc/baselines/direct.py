@@ -15,10 +15,7 @@ import tensorflow as tf
 
 from tfalloc.baselines.prices import upgrade_prices
 from tfalloc.baselines.upgrades import Upgrades, check_order
-from tfalloc.data.preprocessing import build_preprocessor
 from tfalloc.models import AllocationModel, replicas
-from tfalloc.models.inputs import as_trial_data, sample_matrix
-from tfalloc.models.networks import build_network, encoding_of
 
 
 class Scored:
@@ -90,52 +87,19 @@ class DirectModel(Scored, AllocationModel):
         if num_features is not None:
             self._assemble(num_features, self._families)
 
-    def _assemble(self, num_features: int, families: dict[str, Any]) -> None:
-        heads = Upgrades(
+    def _families_of(self, data: Any) -> dict[str, Any]:
+        """Those given, as no loss depends on them; refuses arms not in the order of their cost."""
+        check_order(data)
+        return self._families
+
+    def _make_heads(self, families: dict[str, Any]) -> Any:
+        return Upgrades(
             self.num_treatments,
             self.squash,
             self.max_price,
             headroom=self.headroom,
             name="outcome_heads",
         )
-        network = build_network(
-            num_features,
-            heads.num_outputs,
-            self.backbone,
-            bins=self.bins,
-            linear=self.linear,
-            seed=self.seed,
-        )
-        for layer in self.preprocessor.layers if self.preprocessor is not None else ():
-            layer.supports_jit = True  # it runs in the input pipeline, not in the compiled step
-        self.num_features, self.network, self.outcome_heads = num_features, network, heads
-        self.built = True
-
-    def adapt(self, data: Any) -> None:
-        """Fits preprocessing and the starting prices to training rows; `fit` calls it.
-
-        Args:
-          data: `RCTData`, or a dataset of (features, targets).
-
-        Raises:
-          ValueError: another number of treatments, or arms not in the order of their cost.
-        """
-        data = as_trial_data(data)
-        if data.num_treatments != self.num_treatments:
-            raise ValueError(
-                f"the data have {data.num_treatments} treatments {data.treatment_names}, but the "
-                f"model was made with num_treatments={self.num_treatments}."
-            )
-        check_order(data)
-        if self.network is None:
-            if self.preprocessor is None:
-                self.preprocessor = build_preprocessor(data)
-            with self.distribute_strategy.scope():
-                self._assemble(self.preprocessor.output_shape[-1], self._families)
-        encoding = encoding_of(self.network)
-        if encoding is not None and not encoding.fitted:
-            encoding.fit(sample_matrix(data, self.preprocessor, self.seed))
-        self.outcome_heads.start_from(data.arm_moments("response"), data.arm_moments("cost"))
 
     def _choose_losses(self, **outcome_losses: str | None) -> None:
         for name, loss in outcome_losses.items():

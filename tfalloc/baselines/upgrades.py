@@ -78,11 +78,10 @@ class Upgrades(keras.layers.Layer):
         ratios = np.diff(response_moments.mean) / np.diff(cost_moments.mean)
         price = self.max_price or self.headroom * max(ratios.max(), 0.0)
         if not price > 0.0:
-            prices = ", or max_price=, the largest price of an upgrade (DRP)"
             raise ValueError(
                 "no treatment raises the mean response of the one before it (largest ratio of "
                 f"uplifts {ratios.max():.3g}); expected one that does: take more rows if this may "
-                f"be noise{prices if self.squash == 'sigmoid' else ''}."
+                "be noise, or tell DRP the largest price of an upgrade, max_price=."
             )
         share = np.clip(ratios / price, _INSIDE, 1 - _INSIDE)
         known = {

@@ -54,7 +54,7 @@ class CostCurves:
         if self._rows is None or scores.shape != (self._rows.treatment.size, self._columns):
             self._rows = scored_rows(scores, self._data, self._cluster)
             self._columns = scores.shape[1]
-            _check_uplifts(*uplifts(self._rows), self._rows)
+            _check_uplifts(self._rows)
         return self._rows
 
     def estimate(self, scores: Floats, rows: Rows) -> tuple[float, Floats]:
@@ -124,18 +124,25 @@ class CostCurves:
         return areas
 
 
-def uplifts(rows: Rows) -> tuple[tuple[float, float], tuple[float, float]]:
-    """(dR(n), standard error), (dC(n), standard error)."""
-    found = []
+def uplift_of(x: Floats, rows: Rows) -> tuple[float, float]:
+    """Mean of x [N] in the last arm less that in the first, and its standard error."""
     sizes = rows.arm_totals(rows.weight)
+    means = rows.arm_totals(rows.weight * x) / sizes
     side = np.zeros(sizes.size)
     side[0], side[-1] = -1.0, 1.0
-    share = (side / sizes)[rows.treatment] * rows.weight
-    for x in (rows.response, rows.cost):
-        means = rows.arm_totals(rows.weight * x) / sizes
-        psi = share * (x - means[rows.treatment])
-        found.append((float(means[-1] - means[0]), standard_error(psi, rows)))
-    return found[0], found[1]
+    psi = (side / sizes)[rows.treatment] * rows.weight * (x - means[rows.treatment])
+    return float(means[-1] - means[0]), standard_error(psi, rows)
+
+
+def warn_if_unclear(what: str, uplift: float, stderr: float, metric: str, stacklevel: int) -> None:
+    """Warns if what a metric divides by is not clear of 0; `stacklevel` as seen by the caller."""
+    if abs(uplift) < CLEAR * stderr:
+        warnings.warn(
+            f"the {what}, {uplift:.3g}, is within {CLEAR:g} standard errors ({stderr:.2g}) of 0, "
+            f"and {metric} divides by it: neither it nor its interval means much on these rows; "
+            "take more, or judge the policy by compare.",
+            stacklevel=stacklevel + 1,
+        )
 
 
 def thresholds(
@@ -175,25 +182,20 @@ def _moves(rows: Rows) -> npt.NDArray[np.bool_]:
     return (rows.response != 0.0) | (rows.cost != 0.0)
 
 
-def _check_uplifts(response: tuple[float, float], cost: tuple[float, float], rows: Rows) -> None:
+def _check_uplifts(rows: Rows) -> None:
     """Refuses totals that a curve cannot be a share of, warns of doubtful ones."""
     first, last = rows.names[0], rows.names[-1]
     cure = {
         "cost": "number the arms from cheap to dear, or judge the policy by compare",
         "response": "AUCC divides by it, so it takes more rows or a treatment that works",
     }
-    sides = (("cost", cost, rows.cost), ("response", response, rows.response))
-    for what, (uplift, stderr), x in sides:
+    outcomes = (("cost", rows.cost), ("response", rows.response))
+    sides = {what: (x, *uplift_of(x, rows)) for what, x in outcomes}
+    for what, (x, uplift, stderr) in sides.items():
         if uplift <= ROUNDING * float(np.abs(x).max()):
             raise ValueError(
                 f"{what} per user is {uplift:.3g} (standard error {stderr:.2g}) higher in arm "
                 f"{last!r} than in arm {first!r}; expected a positive difference: {cure[what]}."
             )
-    for what, (uplift, stderr), _ in sides:
-        if uplift < CLEAR * stderr:
-            warnings.warn(
-                f"the {what} uplift of arm {last!r}, {uplift:.3g}, is within {CLEAR:g} standard "
-                f"errors ({stderr:.2g}) of 0, and AUCC divides by it: neither it nor its interval "
-                "means much on these rows; take more, or judge the policy by compare.",
-                stacklevel=4,
-            )
+    for what, (_, uplift, stderr) in sides.items():
+        warn_if_unclear(f"{what} uplift of arm {last!r}", uplift, stderr, "AUCC", stacklevel=4)

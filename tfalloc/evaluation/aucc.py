@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tfalloc.evaluation._checks import check_confidence
-from tfalloc.evaluation._cost_curve import CostCurves, uplifts
+from tfalloc.evaluation._cost_curve import CostCurves, uplift_of
 from tfalloc.evaluation._ranking import as_scores
 from tfalloc.evaluation._resampling import as_num_bootstrap
 from tfalloc.evaluation._rows import Floats
@@ -97,13 +97,12 @@ def aucc(
     value, points = curves.estimate(scores, rows)
     found = curves.replicates([scores], rows, replicates, seed)[0]
     share = np.linspace(0.0, 1.0, points.size)
-    (response, _), (cost, _) = uplifts(rows)
     return RankMetric(
         value=value,
         **interval(value, found, confidence),
         random=0.5,
-        response_uplift=response,
-        cost_uplift=cost,
+        response_uplift=uplift_of(rows.response, rows)[0],
+        cost_uplift=uplift_of(rows.cost, rows)[0],
         curve=pd.DataFrame({"threshold": share, "response": points, "random": share}),
         confidence=confidence,
         num_bootstrap=replicates,

@@ -12,7 +12,6 @@ one step. The random line joins (0, 0) to the end of the curve.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tfalloc.evaluation._checks import check_confidence
-from tfalloc.evaluation._cost_curve import CLEAR, uplifts
+from tfalloc.evaluation._cost_curve import uplift_of, warn_if_unclear
 from tfalloc.evaluation._ranking import Ranking, as_scores, scored_rows
 from tfalloc.evaluation._resampling import MAX_GROUPS, Resampler, as_num_bootstrap
 from tfalloc.evaluation._rows import Floats, Rows, column
@@ -162,14 +161,9 @@ def _metric(
             "divide by; expected a response uplift other than 0, which takes more rows."
         )
 
-    uplift, stderr = uplifts(rows)[0]
-    if num and abs(uplift) < CLEAR * stderr:
-        warnings.warn(
-            f"the response uplift, {uplift:.3g}, is within {CLEAR:g} standard errors "
-            f"({stderr:.2g}) of 0, and {kind} divides by what it brings: neither it nor its "
-            "interval means much on these rows; take more, or judge the policy by compare.",
-            stacklevel=3,
-        )
+    uplift, stderr = uplift_of(rows.response, rows)
+    if num:
+        warn_if_unclear("response uplift", uplift, stderr, kind, stacklevel=3)
 
     def values(curves: list[tuple[Floats, Floats]]) -> Floats:
         areas, ends = [_area(x, y) for x, y in curves], curves[0][1][:, -1]

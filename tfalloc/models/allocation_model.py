@@ -151,14 +151,7 @@ class AllocationModel(GoalModel):
                 f"the data have {data.num_treatments} treatments {data.treatment_names}, but the "
                 f"model was made with num_treatments={self.num_treatments}."
             )
-        families = {
-            "response": self._families["response"] or data.response_kind,
-            "cost": self._families["cost"] or choose_cost_family(data),
-        }
-        check_trial(
-            data,
-            Setup(self.num_treatments, self.heads, **families, cost_amounts=self.cost_amounts),
-        )
+        families = self._families_of(data)
         if self.network is None:
             if self.preprocessor is None:
                 self.preprocessor = build_preprocessor(data)
@@ -169,7 +162,19 @@ class AllocationModel(GoalModel):
             encoding.fit(sample_matrix(data, self.preprocessor, self.seed))
         self.outcome_heads.start_from(data.arm_moments("response"), data.arm_moments("cost"))
 
-    def _assemble(self, num_features: int, families: dict[str, str]) -> None:
+    def _families_of(self, data: Any) -> dict[str, Any]:
+        """Families of the outcomes; refuses a trial that the heads cannot learn from."""
+        families = {
+            "response": self._families["response"] or data.response_kind,
+            "cost": self._families["cost"] or choose_cost_family(data),
+        }
+        check_trial(
+            data,
+            Setup(self.num_treatments, self.heads, **families, cost_amounts=self.cost_amounts),
+        )
+        return families
+
+    def _make_heads(self, families: dict[str, Any]) -> Any:
         heads = Heads(
             self.num_treatments,
             **families,
@@ -179,6 +184,10 @@ class AllocationModel(GoalModel):
             name="outcome_heads",
         )
         heads.use_losses(**self._outcome_losses)
+        return heads
+
+    def _assemble(self, num_features: int, families: dict[str, Any]) -> None:
+        heads = self._make_heads(families)
         network = build_network(
             num_features,
             heads.num_outputs,
