@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 # All but real_trials.py, which wants files that are not shipped.
-BENCHMARKS ?= import_time mckp train_step nes growth training heads_and_gradients
+BENCHMARKS ?= import_time mckp train_step nes growth training evaluation heads_and_gradients
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test lint format types doctest notebooks check matrix bench clean

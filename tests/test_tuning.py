@@ -132,9 +132,12 @@ class TestFailures:
         assert result.best in (0, 2)
 
     def test_when_the_control_fails(self, data):
+        def space(trial):
+            return {"goal_weight": 1.0}
+
         with pytest.warns(UserWarning, match="the loss became NaN"):
             result = tuning.study(
-                data, budget=BUDGET, trials=1, space=weights, learning_rate=1e30, **SMALL
+                data, budget=BUDGET, trials=1, space=space, learning_rate=1e30, **SMALL
             )
         assert (result.control, result.best) == (None, None)
         with pytest.raises(ValueError, match="the two-stage control failed"):
@@ -233,8 +236,10 @@ class TestSettings:
             ({"budget": None}, "expected one cost per user, or a range"),
             ({"validation": 0.9, "holdout": 0.2}, "shares of the data that leave some"),
             ({"validation": 0.0}, "shares of the data that leave some"),
-            ({"learning_rate": 1e-3, "trials": 2}, "'learning_rate' is fixed and searched"),
-            ({"space": lambda trial: {"goal_weight": float}, "trials": 2}, "expected a number"),
+            # Before anything is trained.
+            ({"learning_rate": 1e-3, "trials": 1}, "'learning_rate' is fixed and searched"),
+            ({"space": lambda trial: {"goal_weight": float}, "trials": 1}, "expected a number"),
+            ({"space": lambda trial: {"heads": "round"}, "trials": 1}, "heads='round'"),
         ],
     )
     def test_bad_arguments(self, data, options, message, tmp_path, monkeypatch):

@@ -99,6 +99,16 @@ def test_what_cannot_be_estimated_is_nan():
     assert cost.observed.tolist() == [1.0]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_uplifts_that_differ_by_rounding_have_no_slope(dtype):
+    rng = np.random.default_rng(8)
+    _, _, trial = make_trial(rng, 500)
+    base = rng.random(500).astype(dtype)
+    value = np.stack([base, base + np.asarray(0.1, dtype)], axis=1)
+    assert np.ptp(value[:, 1].astype("f8") - value[:, 0]) > 0  # not constant to the last bit
+    assert np.isnan(calibration(value, value, trial).slope).all()
+
+
 def test_figure(tmp_path):
     pytest.importorskip("matplotlib")
     _, model, trial = make_trial(np.random.default_rng(4), 2000, 3)

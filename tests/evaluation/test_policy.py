@@ -75,7 +75,8 @@ def test_users_who_are_all_alike_are_randomised():
 def test_no_matched_row_is_nan_not_zero():
     value, price = np.tile([0.1, 0.2, 0.9], (6, 1)), np.tile([1.0, 1.0, 1.0], (6, 1))
     trial = {"treatment": [0, 1] * 3, "response": [1.0] * 6, "cost": [1.0] * 6}
-    result = policy_outcome(value, price, trial, budget=1.0)
+    with pytest.warns(UserWarning, match="no row of the trial received"):
+        result = policy_outcome(value, price, trial, budget=1.0)
     assert result.num_matched == 0 and np.isnan(result.response) and np.isnan(result.response_low)
 
 
@@ -96,6 +97,19 @@ def test_integer_weights_are_repeated_rows():
             assert getattr(weighted, field) == pytest.approx(getattr(repeated, field), rel=1e-9)
         # Repeated rows are not independent: the weighted standard error must know.
         assert weighted.response_stderr > repeated.response_stderr
+
+
+def test_a_trial_without_the_cheapest_arm_says_what_it_cannot_judge():
+    rng = np.random.default_rng(6)
+    arm = rng.integers(1, 3, 400)
+    trial = {"treatment": arm, "response": rng.random(400) < 0.1 * arm, "cost": arm}
+    value = np.cumsum(rng.random((400, 3)), axis=1)
+    cost = np.tile([0.0, 1.0, 2.0], (400, 1))
+    with pytest.warns(UserWarning, match=r"received \['0'\].*left out"):
+        low = policy_outcome(value, cost, trial, budget=0.5)
+    assert not low.feasible and low.cost >= 1.0  # no row that costs less was ever seen
+    with pytest.warns(UserWarning, match="left out"):
+        assert policy_outcome(value, cost, trial, budget=1.5).feasible
 
 
 def test_weights_scale_out():

@@ -123,7 +123,9 @@ def _of_arm(
         observed += side.sign * mean
         influence[side.row] = side.sign * w * (y - mean[b]) / total[b]
     share = np.bincount(bins, rows.sample_weight, count)
-    slope, slope_influence = _slope(uplift, outcome, sides, rows)
+    pair = predicted[:, [0, arm]]
+    rounding = 4.0 * float(np.finfo(pair.dtype).eps * np.abs(pair).max(initial=0.0))
+    slope, slope_influence = _slope(uplift, outcome, sides, rows, rounding)
     return pd.DataFrame(
         {
             "treatment": rows.names[arm],
@@ -143,15 +145,20 @@ def _of_arm(
     )
 
 
-def _slope(uplift: Floats, outcome: Floats, sides: list[_Side], rows: Rows) -> tuple[float, Floats]:
-    """Difference of the weighted regression slopes of the outcome, and its influences [N]."""
+def _slope(
+    uplift: Floats, outcome: Floats, sides: list[_Side], rows: Rows, rounding: float
+) -> tuple[float, Floats]:
+    """Difference of the weighted regression slopes of the outcome, and its influences [N].
+
+    Uplifts that differ by no more than `rounding` of the predictions are all the same: NaN.
+    """
     slope, influence = 0.0, np.zeros(uplift.size)
     for side, (w, x, y) in _columns(sides, rows.weight, uplift, outcome):
         if not side.row.size:
             return np.nan, np.full(uplift.size, np.nan)
         x, y = x - np.average(x, weights=w), y - np.average(y, weights=w)
         square = float(w @ (x * x))
-        if square <= 1e-20 * float(w.sum()) * float(np.abs(uplift).max(initial=0.0)) ** 2:
+        if square <= float(w.sum()) * rounding**2:
             return np.nan, np.full(uplift.size, np.nan)
         own = float(w @ (x * y)) / square
         slope += side.sign * own

@@ -47,7 +47,9 @@ def compare(
       One row per model, in the given order, index "model": the fields of `PolicyOutcome`, then
       difference, difference_low, difference_high, difference_stderr and p_value (two-sided, of no
       difference; not corrected for several comparisons). The reference, and models for which the
-      budget is infeasible, have NaN there: those spend another budget.
+      budget is infeasible, have NaN there: those spend another budget. A model for which the budget
+      does not bind (`alpha` 0) spends less, as its `cost` says, and is compared as it is: what it
+      does with that budget.
 
     Raises:
       ValueError: as `policy_outcome`, no model is given, or the reference is not among them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -17,7 +18,7 @@ from tfalloc.evaluation._influence import (
     mean_and_influence,
     standard_error,
 )
-from tfalloc.evaluation._path import Crossing, find_crossing, make_path
+from tfalloc.evaluation._path import ROUNDING, Crossing, find_crossing, make_path
 from tfalloc.evaluation._rows import Floats, Rows, as_predictions, as_rows, require_rows
 
 
@@ -42,7 +43,7 @@ class PolicyOutcome:
       num_matched: rows whose trial treatment the policy picks (with any probability).
       num_crossings: how often the estimated cost crosses the budget; more than 1 by noise only.
       feasible: whether the cheapest assignment is within the budget. If not, all numbers are those
-        of the cheapest assignment, and `cost` exceeds the budget.
+        of the cheapest assignment that the trial can judge, and `cost` exceeds the budget.
       confidence: level of the intervals.
     """
 
@@ -126,6 +127,10 @@ def policy_outcome(
     Raises:
       ValueError: shapes or values do not fit, or a name is unknown.
 
+    Warns:
+      UserWarning: an arm of the predictions has no row in the trial, so that users who would get it
+        are left out of the estimates (but those of an `outcome_model`).
+
     Example:
       >>> import numpy as np
       >>> from tfalloc.evaluation import policy_outcome
@@ -160,6 +165,7 @@ class Evaluator:
 
     def __init__(self, value: npt.NDArray[Any], price: npt.NDArray[Any], rows: Rows):
         self.rows = rows
+        _warn_of_absent_arms(rows)
         self.path = make_path(value, price, rows)
         self._slopes = Slopes(self.path, inflation(rows))
         untreated = (rows.treatment == 0).astype(np.float64)
@@ -205,11 +211,23 @@ class Evaluator:
                 budget=budget,
                 num_matched=int(np.count_nonzero(members > 0.0)),
                 num_crossings=crossing.num_crossings,
-                feasible=crossing.feasible,
+                # Not so either where the cheapest arm has no rows, and the others cost too much.
+                feasible=crossing.feasible and not cost > budget + ROUNDING * abs(cost),
                 confidence=confidence,
             ),
             psi,
             crossing,
+        )
+
+
+def _warn_of_absent_arms(rows: Rows) -> None:
+    absent = [n for n, w in zip(rows.names, rows.arm_weights, strict=True) if w == 0.0]
+    if absent and not rows.models:
+        warnings.warn(
+            f"no row of the trial received {absent}: users to whom a policy gives these arms are "
+            "left out of its estimates. Leave the arms out of the predictions, or judge on a trial "
+            "that has them.",
+            stacklevel=4,
         )
 
 

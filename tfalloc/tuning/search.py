@@ -106,6 +106,8 @@ def study(
     budget, judged_at = _budgets(budget)
     train, rows, fresh = _divide(data, validation, holdout, seed)
     draw = space or functools.partial(default_space, fixed=settings)
+    # Settings that clash are refused now, and not when the control has been trained.
+    prepare(merge(draw(_probe(seed)), settings), data.num_treatments, budget, judged_at, seed)
     folder = Path(tempfile.mkdtemp(prefix="tfalloc-") if storage is None else storage)
     folder.mkdir(parents=True, exist_ok=True)
     record = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
@@ -193,6 +195,17 @@ def _optuna() -> Any:
             "tuning needs Optuna, which is not installed: pip install tfalloc[tuning]"
         ) from error
     return optuna
+
+
+def _probe(seed: int) -> Any:
+    """A trial of no study, to draw from a space once."""
+    optuna = _optuna()
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed)).ask()
+    finally:
+        optuna.logging.set_verbosity(level)
 
 
 def _budgets(budget: Any) -> tuple[Any, float]:
