@@ -307,6 +307,14 @@ def test_candidates_are_different_and_try_each_value(method, count):
             assert set(tried) == set(range(len(values))), name
 
 
+def test_candidates_of_the_recipe_are_those_written_down():
+    found = settings.candidates(methods.RECIPE, methods_tuning.CANDIDATES)
+    assert len(found) == methods_tuning.CANDIDATES, "as many as every other method has"
+    assert settings.candidates(methods.RECIPE, 1) == found[:1]
+    assert all(set(each) == set(found[0]) for each in found)
+    assert all(a != b for i, a in enumerate(found) for b in found[:i])
+
+
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tuning") / "out"

@@ -32,7 +32,7 @@ from tfalloc.reproduce.methods_controls import (
     shape,
     train,
 )
-from tfalloc.reproduce.methods_settings import KNOWN, OUR_NETWORK, RECIPE
+from tfalloc.reproduce.methods_settings import OUR_NETWORK, RECIPE
 from tfalloc.reproduce.methods_task import Task
 
 IMITATION = 50  # index of the imitating network's seed, beyond those of the members
@@ -48,8 +48,7 @@ def _averaged(task: Task, seed: int) -> Any:
         return task.shared(f"trees {options}", lambda: boosting(task, options))
 
     def regression() -> Any:
-        curve = KNOWN[task.simulation].get("heads") == "spline"
-        name = "spline logistic" if curve else "logistic"
+        name = "logistic" if task.num_treatments == 2 else "spline logistic"
         return task.shared(f"{name} {seed}", lambda: CONTROLS[name](task, seed))
 
     members = [our_network(task, seed, index) for index in range(networks)]

@@ -2,10 +2,12 @@
 
     KNOWN     of a simulation, before any data: the network's heads say so
     SPACES    of each method: the values among which a simulation's are chosen
+    RECIPES   of ours: the candidates themselves
     TUNED     what `methods_tuning` chose, on trials that the study does not report
 
 Every method has the same number of candidates. The first has the usual values, the first of each
-list; the others are drawn so that each value of a list is tried about equally often.
+list; the others are drawn so that each value of a list is tried about equally often. Those of our
+recipe are written down one by one.
 """
 
 from __future__ import annotations
@@ -46,18 +48,31 @@ SPACES: dict[str, Space] = {
     # What no simulation's KNOWN says: the features' form. With bins a network sees thresholds.
     "network, goal_weight 0": {**_NETWORK, "bins": [None, 16], "linear": [False, True]},
     OUR_NETWORK: {**_NETWORK, "bins": [16, None], "linear": [True]},
-    RECIPE: {
-        # Learners that are averaged: networks of our shape, boosting on random features,
-        # a logistic regression.
-        "team": [[4, 4, 0], [0, 8, 0], [3, 0, 0], [1, 4, 0], [3, 0, 1], [0, 0, 1]],
-        "student": [None, [64]],  # backbone of the imitating network; None: as the others
-        "imitation_epochs": [10],
-        "goal_weight": [0.1, 0.03],
-        "epochs": [10, 5],
-        "learning_rate": [3e-4],
-        "batch_size": [10_000],
-    },
 }
+
+# Of our recipe, whole candidates: its parts go together. A team is of networks of our shape,
+# boosting on random features, and logistic regressions. A student is the imitating network's
+# backbone; None: as the others'.
+RECIPES: list[Arguments] = [
+    {
+        "team": team,
+        "student": student,
+        "imitation_epochs": imitation_epochs,
+        "goal_weight": goal_weight,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "batch_size": 10_000,
+    }
+    for team, student, imitation_epochs, goal_weight, epochs, learning_rate in [
+        ([4, 4, 0], None, 10, 0.1, 10, 3e-4),
+        ([1, 4, 0], None, 10, 0.1, 10, 3e-4),
+        ([0, 8, 0], [64], 10, 0.03, 5, 3e-4),
+        ([3, 0, 1], [64], 10, 0.1, 10, 3e-4),
+        ([3, 0, 0], None, 10, 0.03, 5, 3e-4),
+        # Where a regression is the truth, all that follows can only lose some of it.
+        ([0, 0, 1], [64], 40, 0.03, 2, 1e-4),
+    ]
+]
 
 # More cannot hurt where arms are ordered; 30 doses form a curve.
 KNOWN: dict[str, Arguments] = {
@@ -77,8 +92,8 @@ WITHOUT: dict[str, tuple[str, ...]] = {
 
 
 def entries(simulation: str) -> list[str]:
-    """Names of `SPACES` that go with a simulation."""
-    return [name for name in SPACES if name not in WITHOUT.get(simulation, ())]
+    """Names of `SPACES` that go with a simulation, then the recipe."""
+    return [name for name in (*SPACES, RECIPE) if name not in WITHOUT.get(simulation, ())]
 
 
 def candidates(method: str, count: int) -> list[Arguments]:
@@ -90,6 +105,8 @@ def candidates(method: str, count: int) -> list[Arguments]:
       >>> len(candidates("spline logistic", 100)), len(candidates("logistic", 100))
       (12, 6)
     """
+    if method == RECIPE:
+        return RECIPES[:count]
     space = SPACES[method]
     most = int(np.prod([len(values) for values in space.values()]))
     rng = np.random.default_rng([ord(letter) for letter in method])
