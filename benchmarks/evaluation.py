@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import peak_mib, write_json
 
 CALLS = ("policy_outcome", "compare", "outcome_curve", "calibration", "aucc", "qini")
 ARMS = (2, 5)
@@ -70,12 +70,12 @@ def call(name: str, users: int, arms: int) -> Callable[[], Any]:
 
 
 def measure(name: str, users: int, arms: int, rounds: int) -> dict[str, float]:
-    """Median seconds and GB of a call, and seconds of a sort; in this process."""
+    """Median seconds and MiB of a call, and seconds of a sort; in this process."""
     warnings.simplefilter("ignore")
     call(name, 1_000, arms)()  # imports and TensorFlow's first steps
     run = call(name, users, arms)
     keys = np.random.default_rng(1).random(users)
-    before = peak()
+    before = peak_mib()
     seconds, sorts = [], []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -87,14 +87,8 @@ def measure(name: str, users: int, arms: int, rounds: int) -> dict[str, float]:
     return {
         "seconds": statistics.median(seconds),
         "sort": statistics.median(sorts),
-        "gigabytes": peak() - before,
+        "mebibytes": peak_mib() - before,
     }
-
-
-def peak() -> float:
-    """The largest memory that this process has had, GB."""
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest / (1e9 if sys.platform == "darwin" else 1e9 / 1024)
 
 
 def main() -> None:
@@ -111,7 +105,7 @@ def main() -> None:
         print(json.dumps(measure(name, int(users), int(arms), options.rounds)))
         return
     report: dict[str, Any] = {"numpy": np.__version__, "calls": {}}
-    print(f"{'call':<16} {'users':>11} {'arms':>5} {'seconds':>9} {'x sort':>7} {'GB':>6}")
+    print(f"{'call':<16} {'users':>11} {'arms':>5} {'seconds':>9} {'x sort':>7} {'MiB':>7}")
     for name in CALLS:
         for arms in ARMS[:1] if name in TWO_ARMS_ONLY else ARMS:
             for users in options.users:
@@ -124,13 +118,10 @@ def main() -> None:
                 report["calls"][f"{name},users={users},arms={arms}"] = found
                 print(
                     f"{name:<16} {users:>11,} {arms:>5} {found['seconds']:9.2f} "
-                    f"{found['seconds'] / found['sort']:7.1f} {found['gigabytes']:6.2f}",
+                    f"{found['seconds'] / found['sort']:7.1f} {found['mebibytes']:7,.0f}",
                     flush=True,
                 )
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
-        print(f"wrote {options.json}")
+    write_json(options.json, report)
 
 
 if __name__ == "__main__":

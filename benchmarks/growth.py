@@ -11,11 +11,11 @@ that take turns within one run; `x limit` says how far from its limit a gradient
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from measuring import write_json
 from train_step import alternate, trial
 
 from tfalloc import gradients
@@ -110,10 +110,7 @@ def main() -> None:
         "\ngrowth from B = 10,000 to 1,000,000: "
         + ", ".join(f"{n} B^{s:.2f}" for n, s in slopes.items())
     )
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
-        print(f"wrote {options.json}")
+    write_json(options.json, report)
 
 
 if __name__ == "__main__":

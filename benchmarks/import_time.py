@@ -10,13 +10,14 @@ Figures are medians in seconds: `import tfalloc` alone, after its dependencies, 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+from measuring import write_json
 
 DEPENDENCIES = "import tensorflow, keras, pandas"
 USE = "import tfalloc; tfalloc.AllocationModel"
@@ -64,11 +65,9 @@ def main() -> None:
     medians = {name: statistics.median(values) for name, values in times.items()}
     for name, median in medians.items():
         print(f"{name:40s} {median:8.3f} s")
-    if options.json:
-        machine = {"python": platform.python_version(), "cpus": os.cpu_count()}
-        report = {"machine": machine, "runs": options.runs, "median_seconds": medians}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    machine = {"python": platform.python_version(), "cpus": os.cpu_count()}
+    report = {"machine": machine, "runs": options.runs, "median_seconds": medians}
+    write_json(options.json, report)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
-import json
 import os
 import platform
 import statistics
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from measuring import write_json
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -159,14 +159,13 @@ def main() -> None:
             f"{line['rows']:>9} {line['arms']:>4}  {line['what']:<32} "
             f"{line['seconds']:>9.4f}  {ratio}"
         )
-    if options.json:
-        machine = {
-            "cores": os.cpu_count(),
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-        }
-        options.json.write_text(json.dumps({"machine": machine, "results": table}, indent=2))
+    machine = {
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+    write_json(options.json, {"machine": machine, "results": table})
 
 
 if __name__ == "__main__":

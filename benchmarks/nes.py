@@ -13,10 +13,8 @@ the drawing of its random numbers, which no estimator by directions can do witho
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -30,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import tensorflow as tf
+from measuring import peak_mib, write_json
 
 from tfalloc.gradients import NES, _directions
 
@@ -207,22 +206,15 @@ def peak_memory(rows: int, arms: int, directions: int, mode: str) -> dict[str, A
 
 
 def _report_peak(rows: int, arms: int, directions: int, mode: str) -> None:
-    def peak() -> float:
-        status = Path("/proc/self/status")
-        if status.exists():  # on Linux ru_maxrss starts from the peak of the parent
-            return float(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
-        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return used / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-
     data = trial(rows, arms)
     call = fast(data, directions)
     if mode != "eager":
         call = tf.function(call, jit_compile=mode == "XLA")
-    before = peak()
+    before = peak_mib()
     _wait(call(tf.constant([0, 1])))
     start = time.perf_counter()
     _wait(call(tf.constant([0, 2])))
-    print(before, peak(), time.perf_counter() - start)
+    print(before, peak_mib(), time.perf_counter() - start)
 
 
 def main() -> None:
@@ -271,16 +263,13 @@ def main() -> None:
                 f"{line['before_mib']:>7.0f} {line['peak_mib']:>7.0f}     {line['seconds']:>8.3f}",
                 flush=True,
             )
-    if options.json:
-        machine = {
-            "cores": os.cpu_count(),
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-        }
-        options.json.write_text(
-            json.dumps({"machine": machine, "results": table, "memory": memory}, indent=2)
-        )
+    machine = {
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+    }
+    write_json(options.json, {"machine": machine, "results": table, "memory": memory})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ are medians.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from measuring import write_json
 
 import tfalloc
 from tfalloc import gradients
@@ -201,10 +201,7 @@ def main() -> None:
             f"{result['q_speedup']:.1f} x; {result['q_passes']:.1f} passes over v and c "
             f"({1e3 * q['one pass']:.2f} ms)"
         )
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
-        print(f"wrote {options.json}")
+    write_json(options.json, report)
 
 
 if __name__ == "__main__":

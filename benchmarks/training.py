@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from measuring import peak_mib, write_json
 
 BATCH = 10_000
 STEPS = 40
@@ -164,7 +165,7 @@ def measure(arguments: list[str]) -> None:
         found = measure_pipeline(rest[0] if rest else None)
     else:
         found = measure_epoch(rest[0])
-    found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found["peak_mib"] = peak_mib()
     print(json.dumps(found))
 
 
@@ -218,10 +219,7 @@ def main() -> None:
         f"  the paper's protocol (10 x 9.8 million rows) would take "
         f"{found['paper_protocol_minutes']:.0f} minutes here (paper: 17.6 hours)"
     )
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
-        print(f"wrote {options.json}")
+    write_json(options.json, report)
 
 
 if __name__ == "__main__":
