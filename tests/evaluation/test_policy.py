@@ -108,6 +108,7 @@ def test_a_trial_without_the_cheapest_arm_says_what_it_cannot_judge():
     with pytest.warns(UserWarning, match=r"received \['0'\].*left out"):
         low = policy_outcome(value, cost, trial, budget=0.5)
     assert not low.feasible and low.cost >= 1.0  # no row that costs less was ever seen
+    assert 0.0 < low.alpha < np.inf and low.marginal_response == 0.0 and low.num_matched >= 1
     with pytest.warns(UserWarning, match="left out"):
         assert policy_outcome(value, cost, trial, budget=1.5).feasible
 

@@ -94,12 +94,13 @@ class Crossing(NamedTuple):
     """The policy of the path whose estimated cost meets a budget.
 
     Attributes:
-      alpha: shadow price; 0 where the budget does not bind, inf where it is infeasible.
+      alpha: shadow price; 0 where the budget does not bind; where it is infeasible, inf, or that
+        of the cheapest policy that matches any row.
       dearer_share: share of users for whom ties at alpha go to the dearer arm, so that the
         estimated cost is the budget exactly and not one step below.
       interval: the interval of the path that begins at alpha.
       binds: whether some alpha costs more than the budget.
-      feasible: whether the cheapest assignment is within the budget.
+      feasible: whether the cheapest assignment that matches any row is within the budget.
       num_crossings: how often the estimated cost crosses the budget.
     """
 
@@ -194,6 +195,10 @@ def find_crossing(path: Path, budget: float) -> Crossing:
     last = above.size - 1 - int(np.argmax(above[::-1]))
     if last == above.size - 1:
         return Crossing(np.inf, 0.0, last, False, False, crossings)
+    means_of_matched = path.expected is None and not path.divides_by_total
+    if means_of_matched and np.isnan(path.denominator[last + 1 :]).all():
+        # What costs less is never seen: some arm, mostly the cheapest, has no rows.
+        return Crossing(float(path.alpha[last]), 0.0, last, False, False, crossings)
     high, low = float(excess[last]), min(float(excess[last + 1]), 0.0)
     # Of a mixture with share s the excess is low + (high - low - bend) s + bend s^2: the model's
     # sums and the matched weight both change with s, and are multiplied.

@@ -18,7 +18,7 @@ from tfalloc.evaluation._influence import (
     mean_and_influence,
     standard_error,
 )
-from tfalloc.evaluation._path import ROUNDING, Crossing, find_crossing, make_path
+from tfalloc.evaluation._path import Crossing, find_crossing, make_path
 from tfalloc.evaluation._rows import Floats, Rows, as_predictions, as_rows, require_rows
 
 
@@ -35,8 +35,8 @@ class PolicyOutcome:
       cost_stderr: its standard error, alpha held fixed.
       uplift: response minus that of giving arm 0 to everybody; NaN if the trial has no arm 0.
       uplift_low, uplift_high, uplift_stderr: likewise, from the same rows.
-      alpha: shadow price, response per unit of cost; 0 if the budget does not bind, inf if it is
-        infeasible.
+      alpha: shadow price, response per unit of cost; 0 if the budget does not bind; if it is
+        infeasible, inf, or that above which no row is matched.
       marginal_response: mu, what one more unit of cost per user would add to the response; an
         estimate of alpha that does not trust the predictions. 0 if the budget does not bind.
       budget: cost per user that was asked for.
@@ -211,8 +211,7 @@ class Evaluator:
                 budget=budget,
                 num_matched=int(np.count_nonzero(members > 0.0)),
                 num_crossings=crossing.num_crossings,
-                # Not so either where the cheapest arm has no rows, and the others cost too much.
-                feasible=crossing.feasible and not cost > budget + ROUNDING * abs(cost),
+                feasible=crossing.feasible,
                 confidence=confidence,
             ),
             psi,
