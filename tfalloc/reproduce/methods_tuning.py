@@ -58,7 +58,7 @@ def study(
       count: candidates of each method.
       settings: sizes; None: the defaults.
       data: as for `methods.study`.
-      methods: names among `methods_settings.SPACES`; None: all that go with the simulation.
+      methods: names among `methods_settings.entries`; None: all that go with the simulation.
       first_seed: of the trials, none of which the study is to report.
       restart: whether to throw earlier runs away.
       command: kept beside the runs.
