@@ -29,7 +29,8 @@ def trial(rows=2000, arms=2, seed=0, strings=False, cost="random"):
 def small_model(arms=2, seed=1, **compile_options):
     model = AllocationModel(arms, backbone="small", seed=seed)
     options = {"goal_weight": 1.0, "budget": (0.1, 0.2), "gradient": FiniteDifference(step=0.01)}
-    model.compile(**{**options, **compile_options})
+    # XLA spends ten seconds on each model; one fixture is compiled as users' models are.
+    model.compile(**{**options, "jit_compile": False, **compile_options})
     return model
 
 
@@ -40,7 +41,7 @@ def with_backbone(backbone):
 @pytest.fixture(scope="module")
 def fitted():
     data = trial(strings=True)
-    model = small_model()
+    model = small_model(jit_compile="auto")
     history = model.fit(data, batch_size=400, epochs=2, verbose=0)
     return model, data, history
 
@@ -202,7 +203,7 @@ def test_dataset_and_arrays_are_accepted():
 def test_any_keras_model_as_backbone(tmp_path):
     backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "tanh")])
     model = AllocationModel(2, backbone=backbone)
-    model.compile(goal_weight=1.0, budget=0.2)
+    model.compile(goal_weight=1.0, budget=0.2, jit_compile=False)
     data = trial()
     model.fit(data, batch_size=400, epochs=1, verbose=0)
     model.save(tmp_path / "m.keras")

@@ -7,12 +7,12 @@ are those of `aucc`.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tfalloc._warn import warn
 from tfalloc.evaluation._checks import as_count
 from tfalloc.evaluation._influence import standard_error
 from tfalloc.evaluation._ranking import Ranking, scored_rows
@@ -70,11 +70,10 @@ class CostCurves:
         points, where = thresholds(cost, response, ranking.size, self._steps)
         lost = self._steps - 1 - np.unique(where, axis=0).shape[0]
         if self._method == "paper" and lost > LOST * self._steps:
-            warnings.warn(
+            warn(
                 f"{lost} of {self._steps} cost thresholds fall on rows that others fall on: too "
                 "few rows with costs for so many; lower num_thresholds, and compare figures of the "
-                "same num_thresholds only.",
-                stacklevel=3,
+                "same num_thresholds only."
             )
         if self._method == "paper":
             return float(points.mean()), points
@@ -134,14 +133,13 @@ def uplift_of(x: Floats, rows: Rows) -> tuple[float, float]:
     return float(means[-1] - means[0]), standard_error(psi, rows)
 
 
-def warn_if_unclear(what: str, uplift: float, stderr: float, metric: str, stacklevel: int) -> None:
-    """Warns if what a metric divides by is not clear of 0; `stacklevel` as seen by the caller."""
+def warn_if_unclear(what: str, uplift: float, stderr: float, metric: str) -> None:
+    """Warns if what a metric divides by is not clear of 0."""
     if abs(uplift) < CLEAR * stderr:
-        warnings.warn(
+        warn(
             f"the {what}, {uplift:.3g}, is within {CLEAR:g} standard errors ({stderr:.2g}) of 0, "
             f"and {metric} divides by it: neither it nor its interval means much on these rows; "
-            "take more, or judge the policy by compare.",
-            stacklevel=stacklevel + 1,
+            "take more, or judge the policy by compare."
         )
 
 
@@ -198,4 +196,4 @@ def _check_uplifts(rows: Rows) -> None:
                 f"{last!r} than in arm {first!r}; expected a positive difference: {cure[what]}."
             )
     for what, (_, uplift, stderr) in sides.items():
-        warn_if_unclear(f"{what} uplift of arm {last!r}", uplift, stderr, "AUCC", stacklevel=4)
+        warn_if_unclear(f"{what} uplift of arm {last!r}", uplift, stderr, "AUCC")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tfalloc._warn import warn
 from tfalloc.evaluation._checks import as_floats
 
 Floats = npt.NDArray[np.float64]
@@ -184,10 +184,9 @@ def as_clusters(cluster: Any, data: Any, num_rows: int) -> npt.NDArray[np.intp] 
             "best: errors are known from the differences between clusters only."
         )
     if count < FEW_CLUSTERS:
-        warnings.warn(
+        warn(
             f"cluster has {count} clusters: standard errors from fewer than {FEW_CLUSTERS} are "
-            "themselves uncertain, mostly too small, and so are intervals and p-values.",
-            stacklevel=4,
+            "themselves uncertain, mostly too small, and so are intervals and p-values."
         )
     return codes
 

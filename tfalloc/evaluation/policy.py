@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfalloc._warn import warn
 from tfalloc.evaluation._checks import check_budget, check_confidence
 from tfalloc.evaluation._influence import (
     Slopes,
@@ -222,11 +222,10 @@ class Evaluator:
 def _warn_of_absent_arms(rows: Rows) -> None:
     absent = [n for n, w in zip(rows.names, rows.arm_weights, strict=True) if w == 0.0]
     if absent and not rows.models:
-        warnings.warn(
+        warn(
             f"no row of the trial received {absent}: users to whom a policy gives these arms are "
             "left out of its estimates. Leave the arms out of the predictions, or judge on a trial "
-            "that has them.",
-            stacklevel=4,
+            "that has them."
         )
 
 

@@ -163,7 +163,7 @@ def _metric(
 
     uplift, stderr = uplift_of(rows.response, rows)
     if num:
-        warn_if_unclear("response uplift", uplift, stderr, kind, stacklevel=3)
+        warn_if_unclear("response uplift", uplift, stderr, kind)
 
     def values(curves: list[tuple[Floats, Floats]]) -> Floats:
         areas, ends = [_area(x, y) for x, y in curves], curves[0][1][:, -1]

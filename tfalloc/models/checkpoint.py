@@ -14,7 +14,6 @@ import json
 import math
 import os
 import time
-import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from tfalloc._version import __version__
+from tfalloc._warn import warn
 
 FORMAT = 1
 KEPT = 2
@@ -147,10 +147,9 @@ class Checkpoint:
             if not self._warned:
                 self._warned = True
                 kept = f"the last one is {states[-1].name}" if states else "there is none yet"
-                warnings.warn(
+                warn(
                     f"cannot write a checkpoint to {self.directory} ({error.strerror or error}): "
-                    f"training goes on without new ones until that works; {kept}.",
-                    stacklevel=2,
+                    f"training goes on without new ones until that works; {kept}."
                 )
         self._mark(step, time.monotonic() - began)
 
@@ -166,7 +165,7 @@ class Checkpoint:
             try:
                 return _unpack(path)
             except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
-                warnings.warn(f"{path} is damaged ({error}): left out.", stacklevel=2)
+                warn(f"{path} is damaged ({error}): left out.")
                 path.unlink()  # it would count as one of the last two
         if states:
             raise ValueError(

@@ -8,12 +8,13 @@ come back, the optimizer starts afresh and the training step is traced anew with
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
+
+from tfalloc._warn import warn
 
 DEFAULT_PATIENCE = 5
 GIVEN = "given"  # of warm_start
@@ -157,10 +158,9 @@ class Phases(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Brings the best weights back."""
         if self.keep_best and self.current.weights is None:
-            warnings.warn(
+            warn(
                 f"no epoch had {self.current.monitor!r}: the last weights are kept; the logs have "
-                f"{sorted(logs or {})}.",
-                stacklevel=2,
+                f"{sorted(logs or {})}."
             )
         self._restore(self.final if self.final.weights else self.current)
 
@@ -239,11 +239,10 @@ class WarnOfFewMatches(keras.callbacks.Callback):
         self.done = True
         responders = float(logs["matched_responders"])
         if matched < FEWEST_MATCHED or responders < FEWEST_RESPONDERS:
-            warnings.warn(
+            warn(
                 f"the expected outcome of a batch rests on {matched:.1f} matched rows, "
                 f"{responders:.1f} of them with a response; below {FEWEST_MATCHED} or "
-                f"{FEWEST_RESPONDERS} it is mostly noise: use a larger batch_size.",
-                stacklevel=2,
+                f"{FEWEST_RESPONDERS} it is mostly noise: use a larger batch_size."
             )
 
 
@@ -322,5 +321,5 @@ def plan(
         keep_best=stops or bool(warm_start and validated),
         judge=judge if warm_start == GIVEN else None,
     )
-    warn = [WarnOfFewMatches()] if through_allocation else []
-    return [EpochLogs(phases if warm_start is True else None), *callbacks, *warn, phases]
+    watch = [WarnOfFewMatches()] if through_allocation else []
+    return [EpochLogs(phases if warm_start is True else None), *callbacks, *watch, phases]

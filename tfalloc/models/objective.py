@@ -14,13 +14,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-import warnings
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tfalloc import gradients as library
+from tfalloc._warn import warn
 from tfalloc.gradients import FiniteDifference, GoalGradient
 from tfalloc.models.budgets import Budget, budgets_to_judge, check_budget, check_budgets
 from tfalloc.models.schedules import check_goal_weight
@@ -133,10 +133,9 @@ def _stored(value: Any, name: str, otherwise: Any = None) -> Any:
         return value
     if hasattr(value, "get_config") or _is_registered(value):
         return keras.saving.serialize_keras_object(value)
-    warnings.warn(
+    warn(
         f"{name}={value!r} cannot be stored: the loaded model is compiled with {name}={otherwise}. "
-        "Register it by @keras.saving.register_keras_serializable(), or compile again.",
-        stacklevel=2,
+        "Register it by @keras.saving.register_keras_serializable(), or compile again."
     )
     return otherwise
 

@@ -10,12 +10,12 @@ of that epoch are empty: callbacks are not told, nothing is computed, and the da
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import keras
 import numpy as np
 
+from tfalloc._warn import warn
 from tfalloc.models.callback_states import reopen_logs, restore_states, states_of
 from tfalloc.models.checkpoint import Checkpoint
 from tfalloc.models.settings import described, flat
@@ -134,11 +134,10 @@ class ResumableCallbacks(keras.callbacks.CallbackList):
         weights = self.model.trainable_variables
         if not self._broken and not all(np.isfinite(np.array(each)).all() for each in weights):
             self._broken = self.model.stop_training = True
-            warnings.warn(
+            warn(
                 f"weights are not finite after epoch {epoch}, step {steps}: training ends. The "
                 f"last good state stays in {self._checkpoint.directory}, which resumes to the same "
-                "end: start afresh with a smaller learning rate or goal_weight.",
-                stacklevel=2,
+                "end: start afresh with a smaller learning rate or goal_weight."
             )
         return not self._broken
 

@@ -7,7 +7,6 @@ best is called better, and a claim needs rows that took no part in the choice: `
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from tfalloc._warn import warn
 from tfalloc.data import RCTData
 from tfalloc.evaluation import compare
 
@@ -197,23 +197,19 @@ def _warn_of_noise(result: Study) -> None:
     if best is None or result.control is None:
         what = "no trial is complete" if best is None else "the two-stage control failed"
         reasons = [reason for reason in table.failure if reason][:1]
-        warnings.warn(f"{what}: {' '.join(reasons)}; see trials.failure.", stacklevel=4)
+        warn(f"{what}: {' '.join(reasons)}; see trials.failure.")
         return
     compared = int((table.state == "COMPLETE").sum()) - 1
     p_value = min(1.0, table.p_value[best] * compared)
     advice = "confirm it on fresh rows: holdout= or Study.confirm."
     if best == result.control:
-        warnings.warn(
-            f"none of {compared} other complete trials is better than the two-stage control.",
-            stacklevel=4,
-        )
+        warn(f"none of {compared} other complete trials is better than the two-stage control.")
     elif not p_value < LEVEL:
         lead, low, high = table.loc[best, ["difference", "difference_low", "difference_high"]]
-        warnings.warn(
+        warn(
             f"the best of {compared} trials, trial {best}, is within noise of the two-stage "
             f"control: difference {lead:.3g}, 95 % interval ({low:.3g}, {high:.3g}), p-value "
-            f"{p_value:.2g} after correction for the choice among {compared}; {advice}",
-            stacklevel=4,
+            f"{p_value:.2g} after correction for the choice among {compared}; {advice}"
         )
     elif table.goal_weight[best] == 0.0:
-        warnings.warn(f"the best trial, {best}, is two-stage itself; {advice}", stacklevel=4)
+        warn(f"the best trial, {best}, is two-stage itself; {advice}")
