@@ -325,10 +325,10 @@ def test_more_directions_point_closer_to_finite_differences():
     direction = np.concatenate([np.ravel(exact.d_response), np.ravel(exact.d_cost)])
 
     def cosine(num_directions):
-        gradient = NES(sigma=0.05, num_directions=num_directions, alpha_max=2.0)
+        gradient = tf.function(NES(sigma=0.05, num_directions=num_directions, alpha_max=2.0))
         cosines = []
         for n in range(3):
-            result = gradient(*trial.tensors(), 0.25, seed=(n, 3))
+            result = gradient(*trial.tensors(), 0.25, seed=tf.constant([n, 3]))
             estimate = np.concatenate([np.ravel(result.d_response), np.ravel(result.d_cost)])
             cosines.append(
                 estimate @ direction / np.linalg.norm(estimate) / np.linalg.norm(direction)
