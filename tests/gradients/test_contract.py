@@ -68,6 +68,24 @@ class TestContract:
         two = GRADIENTS[name](*arguments(trial, dtype), 0.25, seed=(1, 2))
         np.testing.assert_array_equal(one.d_response, two.d_response)
 
+    @pytest.mark.parametrize(
+        ("batch", "jit_compile"), [("unknown", False), ("unknown", True), ("static", True)]
+    )
+    def test_compiled(self, name, dtype, trial, jit_compile, batch):
+        args = arguments(trial, dtype)
+        rows = None if batch == "unknown" else len(trial.t)
+        spec = [tf.TensorSpec([rows, *a.shape[1:]], a.dtype) for a in args]
+        call = tf.function(
+            lambda *a: GRADIENTS[name](*a, 0.25, seed=(1, 2)),
+            input_signature=spec,
+            jit_compile=jit_compile,
+        )
+        tolerance = 1e-5 if dtype == tf.float32 else 1e-9
+        for eager, compiled in zip(
+            GRADIENTS[name](*args, 0.25, seed=(1, 2)), call(*args), strict=True
+        ):
+            np.testing.assert_allclose(eager, compiled, rtol=tolerance, atol=tolerance)
+
     def test_never_differentiates_the_objective(self, name, dtype, trial):
         args = arguments(trial, dtype)
         with tf.GradientTape() as tape:
@@ -83,46 +101,17 @@ class TestContract:
         two = GRADIENTS[name](*args, 0.25, propensity=share / 2, seed=(1, 2))
         np.testing.assert_allclose(one.d_response, two.d_response, rtol=1e-5, atol=1e-6)
 
-
-@pytest.mark.parametrize(
-    ("dtype", "batch", "jit_compile"),
-    [
-        (tf.float32, "unknown", False),
-        (tf.float32, "unknown", True),
-        (tf.float32, "static", True),
-        (tf.float64, "unknown", False),
-    ],
-)
-@pytest.mark.parametrize("name", GRADIENTS)
-def test_compiled(name, dtype, trial, jit_compile, batch):
-    args = arguments(trial, dtype)
-    rows = None if batch == "unknown" else len(trial.t)
-    spec = [tf.TensorSpec([rows, *a.shape[1:]], a.dtype) for a in args]
-    call = tf.function(
-        lambda *a: GRADIENTS[name](*a, 0.25, seed=(1, 2)),
-        input_signature=spec,
-        jit_compile=jit_compile,
-    )
-    tolerance = 1e-5 if dtype == tf.float32 else 1e-9
-    for eager, compiled in zip(GRADIENTS[name](*args, 0.25, seed=(1, 2)), call(*args), strict=True):
-        np.testing.assert_allclose(eager, compiled, rtol=tolerance, atol=tolerance)
-
-
-@pytest.mark.parametrize("name", GRADIENTS)
-def test_ascent_along_it_raises_the_goal(name, trial):
-    args = arguments(trial, tf.float32)
-
-    @tf.function
-    def differentiate(v, c, step):
-        return GRADIENTS[name](v, c, *args[2:], 0.25, seed=tf.stack([1, step]))
-
-    v, c, *_ = args
-    start = float(differentiate(v, c, tf.constant(0)).goal)
-    for step in range(30):
-        result = differentiate(v, c, tf.constant(step))
-        v += 0.01 * tf.sign(result.d_response)
-        c += 0.01 * tf.sign(result.d_cost)
-    assert float(result.goal) > start + 0.02
+    def test_ascent_along_it_raises_the_goal(self, name, dtype, trial):
+        v, c, *rest = arguments(trial, dtype)
+        differentiate = tf.function(
+            lambda v, c, step: GRADIENTS[name](v, c, *rest, 0.25, seed=tf.stack([1, step]))
+        )
+        start = float(differentiate(v, c, tf.constant(0)).goal)
+        for step in range(30):
+            result = differentiate(v, c, tf.constant(step))
+            v += 0.01 * tf.sign(result.d_response)
+            c += 0.01 * tf.sign(result.d_cost)
+        assert float(result.goal) > start + 0.02
 
 
 @pytest.mark.parametrize("jit_compile", [None, False, True])

@@ -388,10 +388,8 @@ class TestExecution:
             for a, b in zip(one, two, strict=True):
                 np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
 
-    @pytest.mark.parametrize(
-        ("policy", "jit_compile"),
-        [("mixed_float16", False), ("mixed_float16", True), ("mixed_bfloat16", False)],
-    )
+    @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+    @pytest.mark.parametrize("jit_compile", [False, True])
     def test_mixed_precision(self, policy, jit_compile, model_of, trial_of_two_arms):
         data = trial_of_two_arms
         plain = self.weights(model_of(jit_compile=jit_compile), data)
