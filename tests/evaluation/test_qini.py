@@ -53,6 +53,14 @@ def test_are_the_definitions(decimals):
     assert auuc(score, trial, normalize="perfect").value == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("metric", [qini, auuc])
+def test_costs_do_not_matter_and_need_not_be_there(metric):
+    score, trial = make_trial(2, 300)
+    without = {name: trial[name] for name in ("treatment", "response")}
+    one, other = (metric(score, rows, num_bootstrap=50) for rows in (without, trial))
+    assert (one.value, one.low, one.high) == (other.value, other.low, other.high)
+
+
 def test_the_perfect_ranking_has_one():
     _, trial = make_trial(1, 500)
     y, t = trial["response"], trial["treatment"]

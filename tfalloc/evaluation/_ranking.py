@@ -37,8 +37,12 @@ def as_scores(score: npt.ArrayLike) -> Floats:
     return scores
 
 
-def scored_rows(scores: Floats, data: Any, cluster: Any = None) -> Rows:
+def scored_rows(scores: Floats, data: Any, cluster: Any = None, *, costs: bool = True) -> Rows:
     """The trial's rows, as many as there are scores and with one arm more than columns.
+
+    Args:
+      scores: [N, K - 1].
+      data, cluster, costs: as for `as_rows`.
 
     Raises:
       ValueError: rows or arms do not fit, an arm has no rows, or as `as_rows`.
@@ -50,7 +54,7 @@ def scored_rows(scores: Floats, data: Any, cluster: Any = None) -> Rows:
             f"score has {arms - 1} columns and data {received} arms; expected [rows, "
             f"{received - 1}], one score for each upgrade to the next arm (see aucc_score)."
         )
-    rows = as_rows(data, arms, cluster=cluster)
+    rows = as_rows(data, arms, cluster=cluster, costs=costs)
     if scores.shape[0] != rows.treatment.size:
         raise ValueError(
             f"score has {scores.shape[0]} rows and data {rows.treatment.size}; expected one score "

@@ -67,6 +67,7 @@ def as_rows(
     *,
     outcome_model: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     cluster: Any = None,
+    costs: bool = True,
 ) -> Rows:
     """Reads treatment, response, cost, propensity and sample_weight from `data`.
 
@@ -77,6 +78,7 @@ def as_rows(
       estimator: one of `ESTIMATORS`.
       outcome_model: (response, cost), [N, K] each; "doubly_robust" needs it, no other uses it.
       cluster: as for `as_clusters`.
+      costs: whether there must be a cost; without one it is 0.
 
     Raises:
       ValueError: a column is missing, of another length, or has values outside its range.
@@ -96,7 +98,9 @@ def as_rows(
             f"0..{num_treatments - 1}, as the predictions have {num_treatments} columns."
         )
     response = column(data, "response", required=True, size=n)
-    cost = column(data, "cost", required=True, size=n)
+    cost = column(data, "cost", required=costs, size=n)
+    if cost is None:
+        cost = np.zeros(n)
     sample_weight = column(data, "sample_weight", size=n, positive=True)
     if sample_weight is None:
         sample_weight = np.ones(n)

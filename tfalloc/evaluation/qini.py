@@ -54,8 +54,8 @@ def qini(
 
     Args:
       score: [rows], higher ranks first, such as a predicted uplift of response.
-      data: trial rows, as for `policy_outcome`, with two arms. Rows count by sample weight /
-        propensity, and by sample weight alone in the share of rows.
+      data: trial rows, as for `policy_outcome`, with two arms; a cost is not needed. Rows count by
+        sample weight / propensity, and by sample weight alone in the share of rows.
       normalize: "end" or "perfect"; the latter needs responses of 0 or 1.
       num_bootstrap: replicates for interval and standard error; 0: none.
       cluster: as for `policy_outcome`: whole clusters are drawn.
@@ -75,7 +75,7 @@ def qini(
 
     Example:
       >>> from tfalloc.evaluation import qini
-      >>> trial = {"treatment": [1, 0, 1, 0], "response": [1, 0, 0, 0], "cost": [1, 0, 1, 0]}
+      >>> trial = {"treatment": [1, 0, 1, 0], "response": [1, 0, 0, 0]}
       >>> qini([4.0, 3.0, 2.0, 1.0], trial).value
       0.375
 
@@ -117,7 +117,7 @@ def auuc(
 
     Example:
       >>> from tfalloc.evaluation import auuc
-      >>> trial = {"treatment": [1, 0, 1, 0], "response": [1, 0, 0, 0], "cost": [1, 0, 1, 0]}
+      >>> trial = {"treatment": [1, 0, 1, 0], "response": [1, 0, 0, 0]}
       >>> auuc([4.0, 3.0, 2.0, 1.0], trial).value
       0.6875
 
@@ -148,7 +148,7 @@ def _metric(
             f"score has {scores.shape[1]} columns and data {received} arms; expected [rows]: "
             f"{kind} is defined for two arms only, use aucc for several."
         )
-    rows = scored_rows(scores, data, cluster)
+    rows = scored_rows(scores, data, cluster, costs=False)
     rankings = [Ranking(scores, rows.treatment)]
     if normalize == "perfect":
         rankings.append(Ranking(_perfect(kind, rows)[:, np.newaxis], rows.treatment))
