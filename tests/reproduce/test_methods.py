@@ -141,7 +141,7 @@ def test_steps_are_differences_within_seeds():
         "share": [0.1, 0.3, 0.4, 0.8],
     }
     text = "\n".join(methods_report._steps(pd.DataFrame(runs)))
-    assert "| what is known of the arms |" in text and "| 2 | +0.300 (" in text
+    assert "| our network instead of a plain one |" in text and "| 2 | +0.300 (" in text
     assert text.count("\n") == 3  # no step without both of its ends
     names = {name for after, before, _ in methods_report.STEPS for name in (after, before)}
     assert names <= set(methods.METHODS)

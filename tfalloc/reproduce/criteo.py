@@ -7,7 +7,8 @@
               through the allocation with goal_weight 200 in the scale of Eq. 11, budget uniform on
               (.039, .047), FD with 4,000 entries and a step of 3e-4, NES with 2,000 directions
     "small"   16 units, Adam 3e-3, stopped by the validation loss on a tenth of the training rows
-    "ours"    the package's own network and recipe, as in the study of methods (`methods_ours`)
+    "ours"    the package's own network and recipe, as in the study of methods (`methods_ours`):
+              monotone, that is told that the treatment cannot hurt, which the others are not
 
 Table 1 compares small networks with the paper's: "TSM-SL, paper's net" (goal_weight 0) is the
 control that it lacks, and what the others are compared with here, paired by seed. Ours have a

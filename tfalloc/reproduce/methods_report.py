@@ -12,15 +12,16 @@ from tfalloc.reproduce import figures, report
 from tfalloc.reproduce.files import write_text
 from tfalloc.reproduce.runs import Runs
 
-# (after, before, what the step is): pairs of methods that differ by one thing.
+# (after, before, what the step is).
 STEPS = (
     (
         "our network, goal_weight 0",
         "network, goal_weight 0",
-        "what is known of the arms",
+        "our network instead of a plain one",
     ),
-    ("averaged", "our network, goal_weight 0", "several learners instead of one"),
-    ("imitated", "averaged", "one network instead of several learners"),
+    ("averaged", "our network, goal_weight 0", "the team's mean instead of our network"),
+    ("averaged", "boosting, single", "the team's mean instead of one boosting"),
+    ("imitated", "averaged", "one network that imitates the team's mean"),
     ("imitated, two-stage", "imitated", "more epochs, prediction losses only"),
     ("imitated, smoothed", "imitated, two-stage", "objective: `Smoothed`"),
     ("imitated, differences", "imitated, two-stage", "objective: `FiniteDifference`"),
@@ -121,7 +122,12 @@ def _steps(frame: pd.DataFrame) -> list[str]:
     if not rows:
         return []
     columns = ["step", "difference of", "pairs", "share"]
-    return ["What each step adds, paired by seed:", report.markdown(columns, rows)]
+    what = (
+        "What each step adds, paired by seed. Our network differs from the plain one by heads that "
+        "are told what is known of the arms, if anything is, and by settings searched anew; the "
+        "last two rows differ by nothing but the objective."
+    )
+    return [what, report.markdown(columns, rows)]
 
 
 def _setting(runs: Runs, frame: pd.DataFrame) -> str:
