@@ -6,6 +6,7 @@ splits them into named columns. So the price of crossing from Python is paid onc
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,6 +58,11 @@ def make_dataset(
     # Crossing from Python costs about a millisecond however much crosses: small batches go together
     # as [batches, batch, columns], and TensorFlow takes them apart.
     together = max(1, _CHUNK_ROWS // batch_size)
+    # TensorFlow keeps what generates for ever, with all that it refers to (its graph of Python
+    # functions has the life of the process). So the rows are in a box, which is emptied with the
+    # dataset: one training after another would fill the memory with copies of its data.
+    box = [source]
+    del source
     started = 0  # epochs begun on this dataset, one for each iterator unless `repeat`
 
     def pack(block: Block, size: int) -> tuple[np.ndarray, ...]:
@@ -76,6 +82,7 @@ def make_dataset(
 
     def generate() -> Iterator[tuple[np.ndarray, ...]]:
         nonlocal started
+        (source,) = box
         source.failure = None
         begun = 0 if repeat else started  # an endless stream is the same whoever iterates over it
         started += 1
@@ -141,4 +148,7 @@ def make_dataset(
         count = int(tf.data.INFINITE_CARDINALITY)
     if repeat or not first_batch:  # else the first iteration is shorter than the others
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
-    return dataset.prefetch(2)
+    dataset = dataset.prefetch(2)
+    # Iterators and derived datasets refer to it, so it lives as long as anything may ask for rows.
+    weakref.finalize(dataset, box.clear).atexit = False
+    return dataset
