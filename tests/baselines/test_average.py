@@ -31,3 +31,12 @@ def test_mean_of_members_of_both_kinds(capsys):
 def test_what_is_no_model_is_refused(members):
     with pytest.raises(ValueError, match="expected (at least one model|models with fit)"):
         baselines.Average(members)
+
+
+def test_members_of_other_arms_are_refused():
+    trials = [known_trial(500, arms, seed=0).data for arms in (2, 3)]
+    members = [baselines.per_arm_logistic().fit(trial) for trial in trials]
+    with pytest.raises(
+        ValueError, match=r"members\[1\] predicts \(500, 3\).*the same rows and arms"
+    ):
+        baselines.Average(members).predict(trials[0])

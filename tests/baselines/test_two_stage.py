@@ -207,6 +207,10 @@ def test_any_object_with_fit_and_predict():
             lambda: baselines.TwoStage(Rates()).fit(known_trial().data.take(range(1))),
             "has no rows",
         ),
+        (
+            lambda: baselines.TwoStage(linear.RidgeClassifier()).fit(known_trial().data),
+            "RidgeClassifier predicts classes without probabilities",
+        ),
     ],
 )
 def test_bad_input_is_refused(call, message):

@@ -269,6 +269,7 @@ def test_simultaneous_bands_are_wider_by_one_factor_and_repeatable():
         ({"cluster": "shop"}, "no column 'shop'"),
         ({"cluster": [1, 2]}, "one id for each row"),
         ({"cluster": [1, 2, np.nan, 3]}, "no id in row 2"),
+        ({"cluster": ["a", "b", float("nan"), "c"]}, "no id in row 2"),
         ({"cluster": [7, 7, 7, 7]}, "all 4 rows into one cluster; expected several"),
         ({"band": "wide"}, "expected one of"),
     ],

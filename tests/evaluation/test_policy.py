@@ -158,6 +158,7 @@ def test_data_may_be_a_frame_an_object_or_a_trial():
         ({"data": {"treatment": []}}, "0 rows"),
         ({"treatment": [0, 1, 2, 1]}, "expected integers in 0..1"),
         ({"treatment": ["no", "yes", "no", "no"]}, "treatment is not numeric .* number the arms"),
+        ({"cost": np.array(["2026-11-01"] * 4, "M8[ns]")}, "cost is not numeric .*datetime64"),
         ({"treatment": [0, 0.5, 1, 1]}, "treatment is 0.5 in row 1; expected integers in 0..1"),
         ({"cost": [0, 1, np.inf, 1]}, "cost has values that are not finite"),
         ({"cost": [0, 1]}, "one entry for each row"),

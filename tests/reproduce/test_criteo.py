@@ -1,6 +1,7 @@
 """The Criteo protocol at a reduced size: known AUCC, every method, resumption, a file."""
 
 import dataclasses
+import shutil
 import warnings
 
 import numpy as np
@@ -50,12 +51,15 @@ def test_every_method_is_run(made):
     assert frame.true_aucc.nunique() > 5, "methods differ"
 
 
-def test_the_second_call_trains_nothing_and_seeds_extend_it(made, monkeypatch):
+def test_the_second_call_trains_nothing_and_seeds_extend_it(made, monkeypatch, tmp_path):
     folder, runs = made
     done, figures = [], runs.figures({"method": CONTROL, "seed": 0})
     monkeypatch.setattr(criteo.Protocol, "run", lambda _, **key: done.append(key) or figures)
     criteo.study(folder, seeds=1, settings=criteo.FAST)
     assert done == []
+    shutil.copytree(folder, tmp_path / "more")
+    criteo.study(tmp_path / "more", seeds=2, settings=criteo.FAST)
+    assert done == [{"method": name, "seed": 1} for name in criteo.METHODS]
     with pytest.raises(ValueError, match=r"epochs=1, now epochs=2"):
         criteo.study(folder, settings=dataclasses.replace(criteo.FAST, epochs=2))
 

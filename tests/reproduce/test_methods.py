@@ -104,7 +104,7 @@ def ours():
         return {name: method(task, FIRST) for name, method in methods_ours.OURS.items()}, task
 
 
-def test_ours_start_from_the_same_weights_and_differ_by_the_objective(ours):
+def test_ours_start_from_the_same_weights_and_differ_by_the_objective(ours, monkeypatch):
     models, task = ours
     predicted = {name: predictions(model, task.trial) for name, model in models.items()}
     for name, each in predicted.items():
@@ -115,6 +115,11 @@ def test_ours_start_from_the_same_weights_and_differ_by_the_objective(ours):
     assert [x.through_allocation for x in objectives.values()] == [False, True, True]
     start = models["imitated"].get_weights()
     for name in list(models)[2:]:
+        with monkeypatch.context() as patch:
+            patch.setattr(methods_ours, "train", lambda task, model, **_: model)
+            started = methods_ours.OURS[name](task, FIRST).get_weights()
+        for mine, theirs in zip(started, start, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
         moved = [
             np.abs(a - b).max() for a, b in zip(start, models[name].get_weights(), strict=True)
         ]

@@ -80,11 +80,18 @@ class Average:
           {"response": [N, K], "cost": [N, K]}, float64.
 
         Raises:
-          ValueError: a member is not fitted.
+          ValueError: a member is not fitted, or predicts another shape than the first.
         """
         total: dict[str, Any] = {"response": 0.0, "cost": 0.0}
-        for member in self.members:
+        shape: tuple[int, ...] | None = None
+        for index, member in enumerate(self.members):
             found = predictions(member, x)
+            shape = shape or found["response"].shape
+            if found["response"].shape != shape:
+                raise ValueError(
+                    f"members[{index}] predicts {found['response'].shape} and members[0] {shape}; "
+                    "expected the same rows and arms of all."
+                )
             total = {name: part + found[name].astype(np.float64) for name, part in total.items()}
         return {name: part / len(self.members) for name, part in total.items()}
 

@@ -48,8 +48,8 @@ class Mean:
       binary: whether the outcome is 0 or 1 in the whole trial.
 
     Raises:
-      ValueError: by `fit`, a classifier for an outcome that is not 0/1, or weights for an
-        estimator that takes none.
+      ValueError: by `fit`, a classifier for an outcome that is not 0/1 or one without
+        probabilities, or weights for an estimator that takes none.
     """
 
     def __init__(self, learner: Any, name: str, binary: bool):
@@ -58,6 +58,11 @@ class Mean:
             raise ValueError(
                 f"{name}={type(chosen).__name__} predicts probabilities, but the {name} of this "
                 f"trial is not 0 or 1; pass a regressor as {name}=."
+            )
+        if not hasattr(chosen, "predict_proba") and _is_classifier(chosen):
+            raise ValueError(
+                f"{name}={type(chosen).__name__} predicts classes without probabilities; expected "
+                "one with predict_proba: wrap it in sklearn.calibration.CalibratedClassifierCV."
             )
         self.name, self.learner = name, _copy(chosen)
         self.constant: float | None = None
@@ -89,6 +94,15 @@ class Mean:
             return np.asarray(self.learner.predict_proba(matrix), np.float64)[:, 1]
         found = np.asarray(self.learner.predict(matrix), np.float64).reshape(-1)
         return np.clip(found, *self.range)
+
+
+def _is_classifier(learner: Any) -> bool:
+    try:
+        from sklearn.base import is_classifier
+
+        return bool(is_classifier(learner))
+    except (ImportError, AttributeError, TypeError):  # no scikit-learn, or not one of its kind
+        return False
 
 
 def _copy(learner: Any) -> Any:

@@ -18,6 +18,8 @@ def as_floats(name: str, given: Any, advice: str = "") -> npt.NDArray[Any]:
     if array.dtype == np.float32:
         return array
     try:
+        if array.dtype.kind in "mMc":  # NumPy would take nanoseconds, or a real part
+            raise TypeError(f"it is {array.dtype}")
         return array.astype(np.float64, copy=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is not numeric ({error}); expected numbers{advice}.") from error

@@ -169,7 +169,8 @@ def as_clusters(cluster: Any, data: Any, num_rows: int) -> npt.NDArray[np.intp] 
                 f"data has no column {cluster!r}; expected cluster= to name one, or to be an "
                 "array of ids, one for each row."
             )
-    ids = np.asarray(ids)
+    # A list of strings with a NaN among them would become the string "nan".
+    ids = np.asarray(ids, dtype=object if isinstance(ids, (list, tuple)) else None)
     if ids.shape != (num_rows,):
         raise ValueError(
             f"cluster has shape {ids.shape}; expected [{num_rows}], one id for each row of the "

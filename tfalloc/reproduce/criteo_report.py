@@ -68,11 +68,12 @@ def _table(runs: Runs, frame: pd.DataFrame) -> str:
         columns.append("seeds")
         for row in rows:
             row.append(int(of_method[row[0]]))
+    seeds = f"{count} seeds" if count > 1 else "1 seed"
     where = (
-        f"`datasets.criteo_like`, {size['rows']:,} rows a trial, {count} seeds, each with a trial "
+        f"`datasets.criteo_like`, {size['rows']:,} rows a trial, {seeds}, each with a trial "
         f"of its own; AUCC on 30 % of the rows, true AUCC on {size['fresh']:,} fresh users"
         if simulated
-        else f"{size['data']} ({size['bytes']:,} bytes), {count} seeds on one split"
+        else f"{size['data']} ({size['bytes']:,} bytes), {seeds} on one split"
     )
     parts = [
         "# Table 1: AUCC" + (" on a simulation of Criteo Uplift" if simulated else ""),
@@ -88,7 +89,8 @@ def _table(runs: Runs, frame: pd.DataFrame) -> str:
         + (
             "the simulation has its marginals but another truth, so its levels do not compare."
             if simulated
-            else "DFCL's are from Zhou et al. 2024, the others from Yan et al. 2023."
+            else "DFCL's are from Zhou et al. 2024, the others from Yan et al. 2023. Seeds are "
+            "initial weights on one split: intervals and p-values do not allow for other rows."
         ),
         report.made_by(runs.makers),
     ]
