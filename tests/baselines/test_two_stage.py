@@ -208,7 +208,7 @@ def test_any_object_with_fit_and_predict():
             "has no rows",
         ),
         (
-            lambda: baselines.TwoStage(linear.RidgeClassifier()).fit(known_trial().data),
+            lambda: baselines.TwoStage(linear.RidgeClassifier()),
             "RidgeClassifier predicts classes without probabilities",
         ),
     ],

@@ -22,7 +22,8 @@ def check_learner(learner: Any, name: str) -> None:
     """Refuses what cannot be fitted; a pair is (for 0/1 outcomes, for others).
 
     Raises:
-      ValueError: a learner has no `fit`, or neither `predict` nor `predict_proba`.
+      ValueError: a learner has no `fit`, or neither `predict` nor `predict_proba`, or predicts
+        classes without their probabilities.
     """
     for each in learner if isinstance(learner, tuple) else (learner,):
         usable = hasattr(each, "predict") or hasattr(each, "predict_proba")
@@ -30,6 +31,11 @@ def check_learner(learner: Any, name: str) -> None:
             raise ValueError(
                 f"{name}={each!r}: expected an estimator with fit and predict or predict_proba, "
                 "such as sklearn.linear_model.LogisticRegression(), made and not its class."
+            )
+        if not hasattr(each, "predict_proba") and _is_classifier(each):
+            raise ValueError(
+                f"{name}={type(each).__name__} predicts classes without probabilities; expected "
+                "one with predict_proba: wrap it in sklearn.calibration.CalibratedClassifierCV."
             )
     if isinstance(learner, tuple) and len(learner) != 2:
         raise ValueError(
@@ -48,8 +54,8 @@ class Mean:
       binary: whether the outcome is 0 or 1 in the whole trial.
 
     Raises:
-      ValueError: by `fit`, a classifier for an outcome that is not 0/1 or one without
-        probabilities, or weights for an estimator that takes none.
+      ValueError: by `fit`, a classifier for an outcome that is not 0/1, or weights for an
+        estimator that takes none.
     """
 
     def __init__(self, learner: Any, name: str, binary: bool):
@@ -58,11 +64,6 @@ class Mean:
             raise ValueError(
                 f"{name}={type(chosen).__name__} predicts probabilities, but the {name} of this "
                 f"trial is not 0 or 1; pass a regressor as {name}=."
-            )
-        if not hasattr(chosen, "predict_proba") and _is_classifier(chosen):
-            raise ValueError(
-                f"{name}={type(chosen).__name__} predicts classes without probabilities; expected "
-                "one with predict_proba: wrap it in sklearn.calibration.CalibratedClassifierCV."
             )
         self.name, self.learner = name, _copy(chosen)
         self.constant: float | None = None

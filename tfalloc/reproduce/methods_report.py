@@ -12,7 +12,7 @@ from tfalloc.reproduce import figures, report
 from tfalloc.reproduce.files import write_text
 from tfalloc.reproduce.runs import Runs
 
-# (after, before, what the step is).
+# (after, before, what the step is): a method and the one that it builds on, or is to replace.
 STEPS = (
     (
         "our network, goal_weight 0",
@@ -124,8 +124,8 @@ def _steps(frame: pd.DataFrame) -> list[str]:
     columns = ["step", "difference of", "pairs", "share"]
     what = (
         "What each step adds, paired by seed. Our network differs from the plain one by heads that "
-        "are told what is known of the arms, if anything is, and by settings searched anew; the "
-        "last two rows differ by nothing but the objective."
+        "are told what is known of the arms, if anything is, and by settings searched anew; "
+        "the ends of an objective's row differ by nothing else."
     )
     return [what, report.markdown(columns, rows)]
 
