@@ -171,6 +171,38 @@ class Rates:
         return np.full((len(matrix), 1), self.mean)
 
 
+class Flags(Rates):
+    """Raises the flag of an invalid operation, as BLAS may with finite numbers."""
+
+    def fit(self, matrix, outcome):
+        assert np.isnan(np.array([np.inf]) @ np.array([0.0]))
+        return super().fit(matrix, outcome)
+
+    def predict(self, matrix):
+        assert np.isnan(np.array([np.inf]) @ np.array([0.0]))
+        return super().predict(matrix)
+
+
+class Lost(Rates):
+    """Predicts NaN for one row."""
+
+    def predict(self, matrix):
+        found = super().predict(matrix)
+        found[7] = np.nan
+        return found
+
+
+def test_flags_of_matrix_products_are_no_warning_but_lost_numbers_are_refused():
+    data = known_trial(rows=1000).data
+    with pytest.warns(RuntimeWarning, match="invalid value encountered in matmul"):
+        Flags().fit(np.zeros((2, 1)), np.zeros(2))
+    found = baselines.TwoStage(Flags()).fit(data).predict(data)
+    expected = baselines.TwoStage(Rates()).fit(data).predict(data)
+    np.testing.assert_array_equal(found["response"], expected["response"])
+    with pytest.raises(ValueError, match="response=Lost predicts nan for row 7; expected finite"):
+        baselines.TwoStage(Lost()).fit(data).predict(data)
+
+
 def test_any_object_with_fit_and_predict():
     data = known_trial(rows=1000).data
     predicted = baselines.TwoStage(Rates()).fit(data).predict(data)

@@ -44,6 +44,11 @@ def check_learner(learner: Any, name: str) -> None:
         )
 
 
+# Matrix products of some BLAS raise the flag of an invalid operation now and then although all
+# numbers are finite (NumPy's issue 24067). Features are checked before, predictions afterwards.
+BLAS: dict[str, Any] = {"invalid": "ignore"}
+
+
 class Mean:
     """The mean of one outcome given a matrix of features.
 
@@ -55,7 +60,7 @@ class Mean:
 
     Raises:
       ValueError: by `fit`, a classifier for an outcome that is not 0/1, or weights for an
-        estimator that takes none.
+        estimator that takes none; by `predict`, means that are not finite.
     """
 
     def __init__(self, learner: Any, name: str, binary: bool):
@@ -77,7 +82,8 @@ class Mean:
         options = {} if weight is None else {_weight_argument(self.learner): weight}
         target = outcome.astype(np.int64) if hasattr(self.learner, "predict_proba") else outcome
         try:
-            self.learner.fit(matrix, target, **options)
+            with np.errstate(**BLAS):
+                self.learner.fit(matrix, target, **options)
         except TypeError as error:
             if weight is None or "sample_weight" not in str(error):
                 raise
@@ -91,9 +97,17 @@ class Mean:
         """Means, [N] float64; within [0, 1] for a 0/1 outcome."""
         if self.constant is not None:
             return np.full(matrix.shape[0], self.constant)
-        if hasattr(self.learner, "predict_proba"):
-            return np.asarray(self.learner.predict_proba(matrix), np.float64)[:, 1]
-        found = np.asarray(self.learner.predict(matrix), np.float64).reshape(-1)
+        with np.errstate(**BLAS):
+            if hasattr(self.learner, "predict_proba"):
+                found = np.asarray(self.learner.predict_proba(matrix), np.float64)[:, 1]
+            else:
+                found = np.asarray(self.learner.predict(matrix), np.float64).reshape(-1)
+        if not np.isfinite(found).all():
+            row = int(np.argmin(np.isfinite(found)))
+            raise ValueError(
+                f"{self.name}={type(self.learner).__name__} predicts {found[row]} for row {row}; "
+                "expected finite means: scale its input, or pass another learner."
+            )
         return np.clip(found, *self.range)
 
 
