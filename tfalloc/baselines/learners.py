@@ -112,12 +112,10 @@ class Mean:
 
 
 def _is_classifier(learner: Any) -> bool:
-    try:
-        from sklearn.base import is_classifier
-
-        return bool(is_classifier(learner))
-    except (ImportError, AttributeError, TypeError):  # no scikit-learn, or not one of its kind
-        return False
+    try:  # scikit-learn's is_classifier, without its warning about learners that are not its own
+        return bool(learner.__sklearn_tags__().estimator_type == "classifier")
+    except (AttributeError, TypeError):  # scikit-learn < 1.6, or another library's learner
+        return getattr(learner, "_estimator_type", None) == "classifier"
 
 
 def _copy(learner: Any) -> Any:
