@@ -218,6 +218,43 @@ def test_the_best_control_has_the_largest_mean():
     assert found.difference[2] == pytest.approx(0.45) and np.isnan(found.difference[0])
 
 
+def test_the_best_control_is_chosen_on_seeds_that_all_controls_have():
+    runs = pd.DataFrame({"method": ["a", "b", "a"], "seed": [0, 0, 1], "share": [0.4, 0.5, 0.9]})
+    runs["seconds"] = 1.0
+    assert methods_report.compared(runs, ["a", "b"], ["a", "b"]).best.tolist() == [False, True]
+    apart = runs[1:]
+    assert methods_report.compared(apart, ["a", "b"], ["a", "b"]).best.tolist() == [True, False]
+
+
+class Refusing(Random):
+    """Refuses the trial of a seed."""
+
+    def __init__(self, task, seed):
+        if seed == FIRST:
+            raise ValueError("the trial shows no uplift; expected some.")
+        super().__init__(task, seed)
+
+
+def test_a_method_that_refuses_a_trial_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(methods.METHODS, "refusing", Refusing)
+    monkeypatch.setitem(methods.TUNED["well_specified"], "refusing", {})
+    some = {"methods": ["logistic", "refusing"], "first_seed": FIRST, "settings": methods.FAST}
+    methods.study(tmp_path, "well_specified", seeds=2, **some)
+    text = (tmp_path / "table.md").read_text()
+    assert "| **logistic** | 2 |" in text and "| refusing | 1 |" in text
+    assert f"not in the table: refusing {FIRST} (the trial shows no uplift; expected" in text
+    some["methods"] = ["refusing"]
+    monkeypatch.setitem(methods.CONTROLS, "refusing", Refusing)
+    with pytest.raises(ValueError, match="shows no uplift"):
+        methods.study(tmp_path / "alone", "well_specified", seeds=1, **some)
+
+
+def test_a_candidate_refused_on_a_seed_is_not_chosen():
+    runs = {"method": "a", "candidate": [0, 1, 1], "seed": [0, 0, 1], "share": [0.9, 0.1, 0.2]}
+    runs |= {"estimate": 0.1, "stderr": 0.1, "seconds": 1.0, "arguments": [{"C": 1}, {"C": 2}, {}]}
+    assert methods_tuning._chosen(pd.DataFrame(runs)) == {"a": {"C": 2}}
+
+
 @pytest.mark.filterwarnings("ignore:the expected outcome of a batch")  # at this size
 def test_halves_of_a_file_and_networks(tmp_path):
     path = datasets.criteo_like_parquet(tmp_path / "criteo.parquet", num_rows=6_000)
@@ -237,7 +274,7 @@ def test_the_second_call_trains_nothing_and_mixes_nothing(made, monkeypatch):
     with pytest.raises(ValueError, match="epochs=1, now epochs=2"):
         methods.study(folder, "well_specified", settings=longer, **again)
     monkeypatch.setitem(methods.TUNED["well_specified"], "logistic", {"C": 0.5})
-    with pytest.raises(ValueError, match=r"'logistic' with \{'C': 0.1\}, now \{'C': 0.5\}"):
+    with pytest.raises(ValueError, match=r"method 'logistic' with \{'C': 0.1\}, now \{'C': 0.5\}"):
         methods.study(folder, "well_specified", settings=methods.FAST, **again)
 
 
@@ -366,6 +403,9 @@ def test_tuning_goes_on(tuned, monkeypatch):
     assert methods_tuning.study(folder, "well_specified", count=2, **again) == chosen
     with pytest.raises(ValueError, match="candidates=2, now candidates=3"):
         methods_tuning.study(folder, "well_specified", count=3, **again)
+    monkeypatch.setitem(settings.SPACES, "logistic", {"C": [7.0, 8.0]})
+    with pytest.raises(ValueError, match=r"candidate 0 with \{'C': 1.0\}, now \{'C': 7.0\}"):
+        methods_tuning.study(folder, "well_specified", count=2, **again)
 
 
 def test_the_estimate_of_a_share_is_that_of_its_truth():

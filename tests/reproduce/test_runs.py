@@ -1,6 +1,7 @@
 """The store of runs: what is kept is not done again, and settings do not mix."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -85,6 +86,78 @@ def test_each_run_knows_its_command_and_versions(path):
     assert [maker["command"] for maker in kept["makers"]] == ["one", "two"]
     assert [run["maker"] for run in kept["runs"]] == [0, 1, 1, 1]
     assert {"tfalloc", "tensorflow", "keras", "python", "cores"} <= kept["makers"][0].keys()
+
+
+def test_two_processes_on_one_file_lose_nothing(path):
+    """Each with a store of its own; threads, for the lock is between open files."""
+
+    def work(name):
+        runs = Runs(path, {}, command=name)
+        for seed in range(40):
+            runs.add({"method": name, "seed": seed}, {"x": seed}, 1.0)
+
+    both = [threading.Thread(target=work, args=(name,)) for name in "ab"]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    kept = json.loads(path.read_text())
+    commands = [kept["makers"][run["maker"]]["command"] for run in kept["runs"]]
+    assert len(commands) == 80 and commands == [run["key"]["method"] for run in kept["runs"]]
+
+
+def test_what_another_process_did_meanwhile_is_not_done_again(path):
+    mine, other = Runs(path, {"rows": 10}), Runs(path, {"rows": 10})
+    calls = []
+
+    def work(method, seed):
+        calls.append((method, seed))
+        other.complete(KEYS[1:3], Work(), "other")
+        return {"x": 9.0}
+
+    mine.complete(KEYS, work, "mine")
+    assert calls == [("a", 0), ("b", 1)]
+    for store in (mine, Runs(path, {"rows": 10})):
+        assert sorted(store.frame().x) == [0.0, 1.0, 9.0, 9.0]
+    restarted = Runs(path, {"rows": 10}, restart=True)
+    restarted.complete(KEYS[:2], Work(), "again")
+    assert len(restarted) == len(Runs(path, {"rows": 10})) == 2
+
+
+def refuses(method, seed):
+    if (method, seed) == ("b", 0):
+        raise ValueError("no uplift; expected some.")
+    return {"x": 1.0}
+
+
+def test_a_run_that_is_refused_stops_no_other_and_is_tried_again(path, capsys):
+    runs = Runs(path, {})
+    runs.complete(KEYS, refuses, "study")
+    assert "study: b 0 (2/4)" in (err := capsys.readouterr().err) and "refused: no uplift" in err
+    for store in (runs, Runs(path, {})):
+        assert len(store) == len(store.frame()) == 3 and {"method": "b", "seed": 0} not in store
+        assert store.refused == [({"method": "b", "seed": 0}, "no uplift; expected some.")]
+    again = Work()
+    runs.complete(KEYS, again, "study")
+    assert again.calls == [("b", 0)] and runs.refused == [] and len(runs) == 4
+
+
+def test_if_all_are_refused_the_study_is(path):
+    with pytest.raises(ValueError, match="no uplift"):
+        Runs(path, {}).complete([{"method": "b", "seed": 0}], refuses, "study")
+    Runs(path, {}).complete(KEYS, refuses, "study")
+    assert len(Runs(path, {})) == 3
+
+
+def test_other_arguments_are_refused_as_far_as_they_are_known(path):
+    runs = Runs(path, {})
+    runs.add({"method": "a", "seed": 0}, {"arguments": {"C": 1.0, "sizes": (3, 4)}}, 1.0)
+    runs.add({"method": "b", "seed": 0}, {}, 1.0)
+    runs.check_arguments({"C": 1.0, "sizes": (3, 4), "new": 5}, method="a")
+    runs.check_arguments({"C": 2.0}, method="b")
+    runs.check_arguments({"C": 2.0}, method="c")
+    with pytest.raises(ValueError, match="runs of method 'a' with .*'C': 1.0.*now .*'C': 2.0"):
+        runs.check_arguments({"C": 2.0, "sizes": (3, 4)}, method="a")
 
 
 def test_progress_says_a_line_for_each_run(path, capsys):

@@ -7,8 +7,10 @@ of the curve and the relative differences do.
 Offline (Fig. 3): models trained with goal_weight 0, 1, 2, 5, ... 5000 in the scale of Eq. 11, the
 same rows and initial weights within a seed, judged at a cost of 1.2 per user on fresh users:
 
-    response    the true one, at a true cost of 1.2 (`evaluation.true_curve`)
-    estimate    from those users' own trial, as on real data (`evaluation.policy_outcome`)
+    response    the true one, at a true cost of 1.2 (`evaluation.true_curve`); a policy whose
+                cheapest assignment costs more is mixed with no coins for all
+    estimate    from those users' own trial, as on real data (`evaluation.policy_outcome`); none
+                for such a policy
 
 Online: for each seed the two-stage model and the end-to-end one are exported as SavedModels, and
 two disjoint groups of fresh users get what `allocate_for_budget` says at the same budget per user.
@@ -26,6 +28,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -41,6 +44,7 @@ from tfalloc.evaluation import oracle_curve, policy_outcome, true_curve
 from tfalloc.reproduce import coin_report
 from tfalloc.reproduce.figures import require_matplotlib
 from tfalloc.reproduce.learner import Learner
+from tfalloc.reproduce.methods import at_equal_cost
 from tfalloc.reproduce.runs import Runs
 
 BUDGET = 1.2
@@ -122,7 +126,8 @@ def study(
 
     Raises:
       ValueError: `seeds` is below 1, no weight is above 0 or the first is not 0, the settings are
-        not those of the runs kept, or matplotlib is not installed.
+        not those of the runs kept, no end-to-end policy keeps the budget on every seed, or
+        matplotlib is not installed.
     """
     settings = settings or Settings()
     if seeds < 1:
@@ -212,10 +217,12 @@ class Campaign:
         found = model.predict(fresh.data, verbose=0)
         predicted = found["response"], found["cost"]
         estimate = policy_outcome(*predicted, fresh.data, budget=BUDGET)
+        reached = true_curve(*predicted, *truth, BUDGET)
+        feasible = estimate.feasible  # if not, its response is that of more money
         return {
-            "response": true_curve(*predicted, *truth, BUDGET).response[0],
-            "estimate": estimate.response,
-            "estimate_stderr": estimate.response_stderr,
+            "response": at_equal_cost(reached, *(x.mean(axis=0) for x in truth))[0],
+            "estimate": estimate.response if feasible else math.nan,
+            "estimate_stderr": estimate.response_stderr if feasible else math.nan,
             **self._limits(seed),
         }
 

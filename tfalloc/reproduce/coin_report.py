@@ -41,9 +41,21 @@ def relative(online: pd.Series, outcome: str) -> Relative:
 
 
 def chosen_weight(runs: Runs, seeds: int) -> float:
-    """The goal_weight above 0 with the best mean estimate over the first seeds."""
+    """The goal_weight above 0 with the best mean estimate over the first seeds.
+
+    Raises:
+      ValueError: none has one on every seed.
+    """
     offline = _offline(runs, seeds)
-    means = offline[offline.goal_weight > 0].groupby("goal_weight").estimate.mean()
+    by = offline[offline.goal_weight > 0].pivot(
+        index="seed", columns="goal_weight", values="estimate"
+    )
+    means = by.mean(skipna=False).dropna()
+    if means.empty:
+        raise ValueError(
+            "no goal_weight above 0 led to a policy that keeps the budget on every seed; expected "
+            "one for the online test: train for more epochs or on more rows."
+        )
     return float(means.idxmax())
 
 
@@ -120,6 +132,7 @@ def _table(
         "differs as these are off; kept by a second trial, by that trial's error. The campaign is "
         "a simulation: the paper's data are not public.",
         f"{offline.seconds.mean():.0f} s a training and its judgement, on average.",
+        *report.refusals(runs.refused),
         report.made_by(runs.makers),
     ]
     return "\n\n".join(parts) + "\n"

@@ -40,9 +40,10 @@ from tfalloc.datasets import Simulation
 from tfalloc.evaluation import aucc, aucc_score
 from tfalloc.models import AllocationModel
 from tfalloc.reproduce import criteo_report, methods_task
-from tfalloc.reproduce.criteo_report import CONTROL
+from tfalloc.reproduce.criteo_report import CONTROL, NETS
 from tfalloc.reproduce.figures import require_matplotlib
 from tfalloc.reproduce.methods import METHODS as STUDIED
+from tfalloc.reproduce.methods import arguments_of
 from tfalloc.reproduce.methods_ours import LAST_STEPS
 from tfalloc.reproduce.methods_settings import OUR_NETWORK, TUNED
 from tfalloc.reproduce.methods_task import Task
@@ -208,9 +209,20 @@ def study(
     runs = Runs(folder / "runs.json", kept, command=command, restart=restart)
     chosen = [name for name in METHODS if name in {CONTROL, *(methods or METHODS)}]
     keys = [{"method": name, "seed": seed} for seed in range(seeds) for name in chosen]
+    for name in chosen:
+        runs.check_arguments(_arguments(name), method=name)
     runs.complete(keys, Protocol(settings, data).run, "criteo")
     criteo_report.write(folder, runs, list(METHODS))
     return runs
+
+
+def _arguments(method: str) -> dict[str, Any]:
+    """Of a method, what is no setting of the study."""
+    if method in OURS:
+        return arguments_of(TUNED["criteo_like"], method)
+    if NETS[method] == "small":
+        return {"learning_rate": SMALL_RATE, "early_stopping": PATIENCE, "batch_size": BATCH}
+    return {"goal_weight": GOAL_WEIGHT, "budget": BUDGETS, "batch_size": BATCH}
 
 
 class Protocol:
@@ -229,7 +241,8 @@ class Protocol:
         task.shared.begin()
         model = METHODS[method](self.settings, task, seed)
         seconds = task.shared.seconds()
-        found = {"aucc": estimated_aucc(scores(model, test), test), "seconds": seconds}
+        found: dict[str, Any] = {"aucc": estimated_aucc(scores(model, test), test)}
+        found |= {"arguments": _arguments(method), "seconds": seconds}
         if self.data is None:
             fresh = self._fresh(seed)
             found["true_aucc"] = true_aucc(scores(model, fresh.data), fresh)

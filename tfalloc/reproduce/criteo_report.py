@@ -92,6 +92,7 @@ def _table(runs: Runs, frame: pd.DataFrame) -> str:
             else "DFCL's are from Zhou et al. 2024, the others from Yan et al. 2023. Seeds are "
             "initial weights on one split: intervals and p-values do not allow for other rows."
         ),
+        *report.refusals(runs.refused),
         report.made_by(runs.makers),
     ]
     return "\n\n".join(parts) + "\n"

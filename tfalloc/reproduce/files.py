@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # no POSIX: nobody watches over two processes with one output
+    fcntl = None  # type: ignore[assignment]
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -35,6 +42,27 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Waits for other processes of this machine that are in the same directory, and leaves no file.
+
+    Args:
+      folder: locked itself, where the file system can; the system frees it if the process dies.
+    """
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    handle = None
+    try:
+        if fcntl is not None:
+            with suppress(OSError):  # some network file systems lock no directories
+                handle = os.open(folder, os.O_RDONLY)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def require_writable(path: str | os.PathLike[str]) -> None:

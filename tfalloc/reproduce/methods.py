@@ -112,11 +112,14 @@ def study(
     kept = sizes(simulation, settings, scenario, data)
     folder = Path(output)
     runs = Runs(folder / "runs.json", kept, command=command, restart=restart)
-    _check_kept(runs, simulation, chosen)
+    for name in chosen:
+        runs.check_arguments(arguments_of(TUNED[simulation], name), method=name)
+    _check_controls(runs, chosen)
     judge = Protocol(simulation, scenario, settings, data)
     every = range(first_seed, first_seed + seeds)
     keys = [{"method": name, "seed": seed} for seed in every for name in chosen]
     runs.complete(keys, judge.run, "methods")
+    _check_controls(runs, [])
     methods_report.write(folder, runs, list(METHODS), CONTROLS)
     return runs
 
@@ -157,29 +160,30 @@ def some_of(expected: list[str], methods: Sequence[str] | None, simulation: str)
     return [name for name in expected if name in (methods or expected)]
 
 
-def _check_kept(runs: Runs, simulation: str, chosen: list[str]) -> None:
-    """Refuses to go on with other arguments, and to compare without a control."""
-    frame = runs.frame()
-    before = dict(zip(frame.method, frame.arguments, strict=True)) if len(frame) else {}
-    for name in chosen:
-        now = _own(TUNED[simulation], name)
-        if name in before and before[name] != now:
-            raise ValueError(
-                f"{runs.path} holds runs of {name!r} with {before[name]}, now {now}; expected the "
-                "same: give another output, or --restart (restart=True)."
-            )
-    if not any(name in CONTROLS for name in {*before, *chosen}):
-        raise ValueError(
-            f"methods={chosen!r} have no control among them, nor have the runs kept; expected at "
-            f"least one of {[*CONTROLS]}."
-        )
+def _check_controls(runs: Runs, chosen: list[str]) -> None:
+    """Refuses to compare without a control, chosen or kept."""
+    kept = [str(run["method"]) for run in runs.frame().to_dict("records")]
+    if any(name in CONTROLS for name in (*kept, *chosen)):
+        return
+    refused = "".join(f" {key['method']}: {why}" for key, why in runs.refused)
+    raise ValueError(
+        f"methods={chosen or sorted(set(kept))!r} have no control among them, nor have the runs "
+        f"kept; expected at least one of {[*CONTROLS]}.{refused}"
+    )
 
 
-def _own(tuned: Mapping[str, Any], method: str) -> dict[str, Any]:
-    """A method's hyper-parameters, as JSON keeps them; those of ours are the network's and more."""
-    if method in OURS:
-        return {"network": tuned[OUR_NETWORK], **tuned[RECIPE]}
-    return dict(tuned[method])
+def arguments_of(tuned: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """A method's hyper-parameters; those of ours are their own and those of what they build on.
+
+    Args:
+      tuned: of the simulation, `methods_settings.TUNED`.
+      method: name among `METHODS`.
+    """
+    if method not in OURS:
+        return dict(tuned[method])
+    regression = tuned.get("spline logistic", tuned["logistic"])
+    members = {"boosting": tuned["boosting, single"], "regression": regression}
+    return {"network": tuned[OUR_NETWORK], **members, **tuned[RECIPE]}
 
 
 class Protocol:
@@ -198,8 +202,7 @@ class Protocol:
         task = self.task(seed)
         found, seconds = self.predicted(method, task, seed)
         judged = self.judge(found["response"], found["cost"], seed)
-        arguments = _own(task.tuned, method)
-        return {**judged, "arguments": arguments, "seconds": seconds}
+        return {**judged, "arguments": arguments_of(task.tuned, method), "seconds": seconds}
 
     def predicted(self, method: str, task: Task, seed: int) -> tuple[dict[str, np.ndarray], float]:
         """What a method predicts for the fresh users of a seed, and the seconds of its training."""

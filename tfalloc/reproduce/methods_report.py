@@ -46,7 +46,10 @@ def write(folder: Path, runs: Runs, order: Sequence[str], controls: Collection[s
 
 
 def compared(frame: pd.DataFrame, order: Sequence[str], controls: Collection[str]) -> pd.DataFrame:
-    """Every method's share, and its difference to the control with the largest mean share.
+    """Every method's share, and its difference to the best control.
+
+    That is the one with the largest mean share over the seeds that all controls have, so that no
+    control is ahead by easier seeds; over its own where there is no such seed.
 
     Args:
       frame: `Runs.frame`.
@@ -66,8 +69,11 @@ def compared(frame: pd.DataFrame, order: Sequence[str], controls: Collection[str
       1      b     True   True         NaN
       2    new    False  False         0.1
     """
-    means = frame.groupby("method", sort=False).share.mean()
-    reference = means[[name in controls for name in means.index]].idxmax()
+    wide = frame[frame.method.isin(list(controls))].pivot(
+        index="seed", columns="method", values="share"
+    )
+    common = wide.dropna()
+    reference = (common if len(common) else wide).mean().idxmax()
     found = report.comparison(frame, "share", reference=reference)
     found["control"] = found.method.isin(list(controls))
     found["best"] = found.method == reference
@@ -97,6 +103,7 @@ def _table(runs: Runs, found: pd.DataFrame) -> str:
         _meaning(frame, best),
         report.markdown(columns, rows),
         *_steps(frame),
+        *report.refusals(runs.refused),
         report.made_by(runs.makers),
     ]
     return "\n\n".join(parts) + "\n"

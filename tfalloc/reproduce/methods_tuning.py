@@ -69,7 +69,7 @@ def study(
     Raises:
       FileNotFoundError: nothing at `data`.
       ValueError: an argument is not known or out of range, a file is missing or not needed, or the
-        settings are not those of the runs kept.
+        settings or candidates are not those of the runs kept.
       ImportError: scikit-learn, which most controls need, is not installed.
 
     Example:
@@ -88,6 +88,11 @@ def study(
     folder = Path(output)
     kept = {**sizes(simulation, settings, scenario, data), "candidates": count}
     runs = Runs(folder / "runs.json", kept, command=command, restart=restart)
+    for row in runs.frame().to_dict("records"):
+        known = row["method"] in entries(simulation)
+        now = dict(enumerate(candidates(row["method"], count) if known else []))
+        where = {"method": row["method"], "candidate": row["candidate"]}
+        runs.check_arguments(now.get(row["candidate"], {}), **where)
     work = _Candidates(Protocol(simulation, scenario, settings, data), runs, count)
     every = range(first_seed, first_seed + seeds)
     for method in chosen_methods:
@@ -151,14 +156,20 @@ def _means(frame: pd.DataFrame) -> pd.DataFrame:
         estimate=("estimate", "mean"),
         stderr=("stderr", lambda x: float(np.sqrt(np.sum(x**2)) / len(x))),
         seconds=("seconds", "mean"),
+        seeds=("seed", "count"),
         arguments=("arguments", "first"),
     )
     return means.reset_index()
 
 
 def _best(means: pd.DataFrame) -> list[int]:
-    """Row of each method's candidate with the largest mean share, the earliest of equals."""
-    return [int(row) for row in means.groupby("method", sort=False).share.idxmax()]
+    """Row of each method's candidate with the largest mean share, the earliest of equals.
+
+    One that was refused on a seed does not compete with those that were not.
+    """
+    most = means.groupby("method").seeds.transform("max")
+    whole = means[means.seeds == most]
+    return [int(row) for row in whole.groupby("method", sort=False).share.idxmax()]
 
 
 def _chosen(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -195,6 +206,7 @@ def _table(runs: Runs, simulation: str) -> str:
         "seeds; its largest mean chooses (bold). estimate: the same by their sampled outcomes, "
         "with its standard error.",
         report.markdown(columns, rows),
+        *report.refusals(runs.refused),
         report.made_by(runs.makers),
     ]
     return "\n\n".join(parts) + "\n"

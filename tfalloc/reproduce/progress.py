@@ -56,15 +56,19 @@ class StudyProgress:
         self._run = run
         self._bar.update(self._task, description=f"{self._title}: {run}")
 
-    def finished(self) -> None:
-        """Moves on, and prints the run's line."""
+    def finished(self, remark: str = "") -> None:
+        """Moves on, and prints the run's line.
+
+        Args:
+          remark: what else there is to say of the run.
+        """
         self._done += 1
         self._bar.update(self._task, completed=self._done)
         spent = time.monotonic() - self._started
         left = spent / self._done * (self._total - self._done)
         self._bar.console.print(
             f"{self._title}: {self._run} ({self._done}/{self._total})  {spent:.0f} s, "
-            f"about {left:.0f} s left",
+            f"about {left:.0f} s left" + (f"; {remark}" if remark else ""),
             markup=False,
             soft_wrap=True,
         )

@@ -225,6 +225,23 @@ def difference(found: Difference | Mapping[str, Any], digits: int = 4) -> str:
     return f"{mean} {interval}, p = {found.p_value:.2g}"
 
 
+def refusals(refused: Sequence[tuple[Mapping[str, Any], str]]) -> list[str]:
+    """Paragraphs that name the runs which are not in a table: one, or none.
+
+    Args:
+      refused: `Runs.refused`.
+
+    Example:
+      >>> refusals([({"method": "DRP", "seed": 3}, "no uplift."), ({"method": "b"}, "no uplift.")])
+      ['Refused, and not in the table: DRP 3, b (no uplift.)']
+    """
+    by: dict[str, list[str]] = {}
+    for key, why in refused:
+        by.setdefault(why, []).append(" ".join(str(part) for part in key.values()))
+    named = "; ".join(f"{', '.join(runs)} ({why})" for why, runs in by.items())
+    return [f"Refused, and not in the table: {named}"] if by else []
+
+
 def made_by(makers: Sequence[Mapping[str, Any]]) -> str:
     """The lines under a table: commands, versions and machines of its runs.
 

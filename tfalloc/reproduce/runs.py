@@ -6,6 +6,10 @@
 A study of many trainings takes hours and will be interrupted. The file is rewritten after every
 run, whole or not at all; a study that is started again with the same settings does what is missing,
 and more seeds extend it. With other settings it refuses, because a table must not mix them.
+
+Several processes may work on one file: each takes up what the others have done. A run whose method
+refuses its data (a ValueError) stands there with its "error" in place of figures; the others go on,
+and the next start tries it again.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from typing import Any
 import pandas as pd
 
 from tfalloc._version import __version__
-from tfalloc.reproduce.files import require_writable, write_text
+from tfalloc.reproduce.files import alone_in, require_writable, write_text
 from tfalloc.reproduce.progress import StudyProgress
 
 Key = Mapping[str, Any]
@@ -64,8 +68,8 @@ class Runs:
         self.settings = _plain(settings)
         self._makers: list[dict[str, Any]] = []
         self._runs: dict[str, dict[str, Any]] = {}
-        if self.path.exists() and not restart:
-            self._load()
+        self._restart = restart
+        self._load()
         self._maker = {**({} if command is None else {"command": command}), **versions()}
 
     @classmethod
@@ -86,6 +90,9 @@ class Runs:
         return cls(path, settings)
 
     def _load(self) -> None:
+        """Takes up what is on disk, which other processes may have written."""
+        if self._restart or not self.path.exists():
+            return
         try:
             kept = json.loads(self.path.read_text("utf-8"))
             settings, self._makers = kept["settings"], list(kept["makers"])
@@ -103,10 +110,10 @@ class Runs:
             )
 
     def __len__(self) -> int:
-        return len(self._runs)
+        return sum("figures" in run for run in self._runs.values())
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, Mapping) and _name(key) in self._runs
+        return isinstance(key, Mapping) and "figures" in self._runs.get(_name(key), {})
 
     def figures(self, key: Key) -> dict[str, Any]:
         """What a run brought.
@@ -127,37 +134,59 @@ class Runs:
           figures: what came out, in JSON's types or NumPy's; NaN is kept as null.
           seconds: that it took.
         """
-        if self._maker not in self._makers:
-            self._makers.append(self._maker)
-        run = {"key": key, "figures": figures, "seconds": round(seconds, 3)}
-        self._runs[_name(key)] = _plain({**run, "maker": self._makers.index(self._maker)})
-        self._write()
+        self._keep(key, {"figures": figures}, seconds)
+
+    def _keep(self, key: Key, result: Mapping[str, Any], seconds: float) -> None:
+        with alone_in(self.path.parent):
+            self._load()
+            self._restart = False  # from here on the file is this study's
+            if self._maker not in self._makers:
+                self._makers.append(self._maker)
+            maker = self._makers.index(self._maker)
+            run = {"key": key, **result, "seconds": round(seconds, 3), "maker": maker}
+            self._runs[_name(key)] = _plain(run)
+            self._write()
 
     def complete(
         self, keys: Iterable[Key], work: Callable[..., Mapping[str, Any]], title: str
     ) -> None:
-        """Does the runs that are missing, one after the other.
+        """Does the runs that are missing, one after the other; one that is refused stops no other.
 
         Args:
           keys: of the runs that there should be.
           work: called as `work(**key)`, gives the figures; a figure "seconds" replaces the time
-            that the call took, where it did more than the run itself.
+            that the call took, where it did more than the run itself. Its ValueError is kept in
+            place of figures.
           title: what the progress bar says.
 
         Raises:
-          ValueError: the file cannot be written; no run is made then.
+          ValueError: the file cannot be written, and no run is made then; or there are only runs
+            that were refused: the last one's message.
         """
         missing = [dict(key) for key in keys if key not in self]
+        refusal: ValueError | None = None
         if missing:
             require_writable(self.path)
         with StudyProgress(title, total=len(missing)) as progress:
             for key in missing:
                 progress.starts(" ".join(str(part) for part in key.values()))
+                self._load()
+                if key in self:
+                    progress.finished("by another process")
+                    continue
                 start = time.perf_counter()
-                figures = dict(work(**key))
+                try:
+                    figures = dict(work(**key))
+                except ValueError as error:
+                    refusal = error
+                    self._keep(key, {"error": str(error)}, time.perf_counter() - start)
+                    progress.finished(f"refused: {error}")
+                    continue
                 took = time.perf_counter() - start
                 self.add(key, figures, figures.pop("seconds", took))
                 progress.finished()
+        if refusal is not None and not len(self):
+            raise refusal
 
     def frame(self, **where: Any) -> pd.DataFrame:
         """The runs as a table, in the order in which they were first made.
@@ -166,14 +195,44 @@ class Runs:
           **where: parts of the key that the runs must have.
 
         Returns:
-          One row per run: parts of the key, figures (null is NaN), seconds.
+          One row per run: parts of the key, figures (null is NaN), seconds. Refused ones are not
+          among them.
         """
         rows = [
             {**run["key"], **_numbers(run["figures"]), "seconds": run["seconds"]}
             for run in self._runs.values()
-            if all(run["key"].get(name) == value for name, value in where.items())
+            if "figures" in run
+            and all(run["key"].get(name) == value for name, value in where.items())
         ]
         return pd.DataFrame(rows)
+
+    @property
+    def refused(self) -> list[tuple[dict[str, Any], str]]:
+        """Keys of the runs that were refused, and why."""
+        runs = self._runs.values()
+        return [(dict(run["key"]), run["error"]) for run in runs if "error" in run]
+
+    def check_arguments(self, arguments: Mapping[str, Any], **where: Any) -> None:
+        """Refuses to go on beside runs that were made with other arguments.
+
+        Args:
+          arguments: of the method now; compared with the figure "arguments" of runs, as far as
+            that goes, for earlier versions may have kept fewer.
+          **where: parts of the key that the runs must have.
+
+        Raises:
+          ValueError: they differ.
+        """
+        now = _plain(arguments)
+        for run in self._runs.values():
+            before = run.get("figures", {}).get("arguments", {})
+            own = all(run["key"].get(name) == value for name, value in where.items())
+            if own and any(value != now.get(name) for name, value in before.items()):
+                named = ", ".join(f"{name} {value!r}" for name, value in where.items())
+                raise ValueError(
+                    f"{self.path} holds runs of {named} with {before}, now {now}; expected the "
+                    "same: give another output, or --restart (restart=True)."
+                )
 
     @property
     def makers(self) -> list[dict[str, Any]]:

@@ -74,6 +74,7 @@ def _table(runs: Runs) -> str:
         "The paper's formulas for v_gt, its start and its learning rate are not known to us: the "
         "simulation, the noise of the start and Adam's rate are ours "
         "(`tfalloc/reproduce/synthetic.py`).",
+        *report.refusals(runs.refused),
         report.made_by(runs.makers),
     ]
     return "\n\n".join(parts) + "\n"
