@@ -12,6 +12,7 @@ import tfalloc
 from tfalloc import datasets, export
 from tfalloc.reproduce import coin, coin_report
 from tfalloc.reproduce.learner import Learner
+from tfalloc.reproduce.runs import Runs
 
 pytestmark = pytest.mark.slow
 
@@ -101,6 +102,15 @@ def test_a_learner_trains_what_a_model_of_its_own_would(made):
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-6)
 
 
+def model_of(data, layer):
+    """A model of a trial's features, all but one of which it ignores."""
+    features = {
+        name: keras.Input((), name=name, dtype="string" if x.dtype == object else "float32")
+        for name, x in data.features.items()
+    }
+    return keras.Model(features, layer(keras.ops.expand_dims(features["u0"], 1)))
+
+
 class Cheap(keras.layers.Layer):
     """Predicts a cost of .3 for the dearest arm, far below the truth, and some order of users."""
 
@@ -113,11 +123,7 @@ class Cheap(keras.layers.Layer):
 
 def test_a_budget_kept_by_a_second_trial_is_kept_in_truth(monkeypatch):
     campaign = coin.Campaign(dataclasses.replace(FAST, num_treatments=2, rows=20_000, users=20_000))
-    features = {
-        name: keras.Input((), name=name, dtype="string" if x.dtype == object else "float32")
-        for name, x in campaign._trial(0).features.items()
-    }
-    model = keras.Model(features, Cheap()(keras.ops.expand_dims(features["u0"], 1)))
+    model = model_of(campaign._trial(0), Cheap())
     monkeypatch.setattr(campaign, "_fit", lambda goal_weight, seed: model)
     spent = {
         calibration: campaign.run("online", 1.0, 0, calibration) for calibration in
@@ -129,6 +135,40 @@ def test_a_budget_kept_by_a_second_trial_is_kept_in_truth(monkeypatch):
         # The trial that sets the price is as large as the group, and half of it is matched.
         error = np.sqrt(3) * found[f"{group}_cost_stderr"]
         assert abs(found[f"{group}_cost"] - coin.BUDGET) < 4 * error
+
+
+class Reversed:
+    """Stands for a model that takes the dearest arm for the cheapest: 29 coins for all."""
+
+    def predict(self, x, verbose):
+        return {name: np.tile(arms, (len(x), 1)) for name, arms in self.arms.items()}
+
+    arms = {"response": [0.02, 0.05], "cost": [0.3, 0.0]}
+
+
+def test_no_credit_for_money_that_was_not_there(monkeypatch):
+    campaign = coin.Campaign(dataclasses.replace(FAST, num_treatments=2))
+    monkeypatch.setattr(campaign, "_fit", lambda goal_weight, seed: Reversed())
+    found = campaign.run("offline", 1.0, 0)
+    fresh = campaign._fresh(0)
+    (v0, v1), (_, c1) = fresh.true_response.mean(axis=0), fresh.true_cost.mean(axis=0)
+    assert c1 > 1.2 * coin.BUDGET
+    assert found["response"] == pytest.approx(v0 + coin.BUDGET / c1 * (v1 - v0), rel=1e-5)
+    assert np.isnan(found["estimate"]) and np.isnan(found["estimate_stderr"])
+
+
+def test_a_weight_without_a_policy_on_some_seed_is_not_chosen(tmp_path):
+    runs = Runs(tmp_path / "runs.json", {})
+    estimates = {0: (0.5, 0.5), 10: (0.4, np.nan), 1000: (0.1, 0.2)}
+    for weight, own in estimates.items():
+        for seed, estimate in enumerate(own):
+            key = {"part": "offline", "goal_weight": weight, "seed": seed}
+            runs.add(key, {"estimate": estimate}, 1.0)
+    assert coin_report.chosen_weight(runs, 2) == 1000.0
+    assert coin_report.chosen_weight(runs, 1) == 10.0
+    runs.add({"part": "offline", "goal_weight": 1000, "seed": 1}, {"estimate": np.nan}, 1.0)
+    with pytest.raises(ValueError, match="no goal_weight above 0 .* keeps the budget"):
+        coin_report.chosen_weight(runs, 2)
 
 
 class Oracle(keras.layers.Layer):
@@ -144,11 +184,7 @@ class Oracle(keras.layers.Layer):
 def test_served_users_respond_as_the_truth_says(tmp_path):
     """A policy that gives everybody the dearest arm: its outcomes are known."""
     group = datasets.produce_coin(40_000, 6, 2)
-    features = {
-        name: keras.Input((), name=name, dtype="string" if x.dtype == object else "float32")
-        for name, x in group.data.features.items()
-    }
-    model = keras.Model(features, Oracle()(keras.ops.expand_dims(features["u0"], 1)))
+    model = model_of(group.data, Oracle())
     export.save(model, tmp_path / "policy", population=group.data.take(range(500)))
     response, cost = coin.serve(str(tmp_path / "policy"), group, seed=1)
     np.testing.assert_array_equal(cost, 29.0 * response)

@@ -174,6 +174,23 @@ def test_summary_refuses_what_is_no_study(tmp_path):
     assert result.code == 2 and "it is damaged" in result.err and result.err.count("\n") == 1
 
 
+def test_budgets_at_which_targeting_adds_nothing_are_left_out():
+    """Those that pay for the treatment for everyone, if it hurts nobody."""
+    scenario = dataclasses.replace(SIMULATIONS["criteo_like"], budgets=(0.04, 1.0))
+    protocol = methods.Protocol("criteo_like", scenario, methods.FAST, None)
+    fresh = protocol.fresh(FIRST)[0]
+    found = protocol.judge(fresh.true_response, fresh.true_cost, FIRST)
+    assert np.isnan(found["shares"]).tolist() == [False, True, True, True, True]
+    assert found["share"] == found["shares"][0] == pytest.approx(1.0)
+
+
+def test_a_try_is_large_enough_for_methods_that_need_an_uplift(tmp_path):
+    options = ("--fast", "--seeds", 2, "--methods", "logistic;DRP", "--output", tmp_path / "out")
+    result = invoke("reproduce", "methods", *options)
+    assert result.code == 0 and "| DRP | 2 |" in result.out and "Refused" not in result.out
+    assert "30,000 rows a trial" in result.out
+
+
 def test_no_credit_for_money_that_was_not_there():
     """A model that takes the dear arm for the cheap one starts above any budget."""
     v, c = np.tile([0.1, 0.5], (50, 1)), np.tile([0.0, 2.0], (50, 1))

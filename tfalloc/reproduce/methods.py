@@ -3,7 +3,8 @@
 For each seed and method: a model trained on the seed's trial, judged on fresh users whose true
 response and cost of every arm are known, at five budgets b:
 
-    share = mean over b of (V(b) - V_mix(b)) / (V_oracle(b) - V_mix(b))
+    share = mean over b of (V(b) - V_mix(b)) / (V_oracle(b) - V_mix(b)),
+            but for budgets at which perfect targeting adds nothing
 
     V          true response per user of the policy that the predictions lead to, at true cost b;
                where even its cheapest assignment costs more, mixed with the cheapest arm for all
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,6 +52,7 @@ from tfalloc.reproduce.methods_task import (
     Task,
     checked,
 )
+from tfalloc.reproduce.methods_task import fast as fast
 from tfalloc.reproduce.runs import Runs
 
 NUM_BUDGETS = 5
@@ -226,9 +229,13 @@ class Protocol:
         truth = fresh.true_response, fresh.true_cost
         reached = true_curve(response, cost, *truth, self.budgets)
         value = at_equal_cost(reached, *(x.mean(axis=0, dtype="f8") for x in truth))
-        shares = (value - mix) / (oracle - mix)
-        means = {"share": shares, "response": value, "mix": mix, "oracle": oracle}
+        gain = oracle - mix
+        wanted = gain > 1e-6 * oracle  # else there is nothing to be had by targeting
+        shares = np.divide(value - mix, gain, where=wanted, out=np.full_like(gain, np.nan))
+        share = float(shares[wanted].mean()) if wanted.any() else math.nan
+        means = {"response": value, "mix": mix, "oracle": oracle}
         return {
+            "share": share,
             **{name: float(x.mean()) for name, x in means.items()},
             "shares": shares.tolist(),
             "budgets": self.budgets.tolist(),

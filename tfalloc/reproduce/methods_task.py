@@ -52,6 +52,7 @@ class Scenario:
       fresh: (users, seed, file) -> users who judge.
       budgets: lowest and highest cost per user.
       rows: of a trial unless the settings say; None: the simulation's rows are those of a file.
+      fast: sizes for a try.
       cost_amounts: what a response costs in each arm, if that is all that costs.
     """
 
@@ -60,6 +61,7 @@ class Scenario:
     budgets: tuple[float, float]
     rows: int | None = 100_000
     cost_amounts: tuple[float, ...] | None = None
+    fast: Settings = FAST
 
     @property
     def from_file(self) -> bool:
@@ -81,6 +83,7 @@ SIMULATIONS: dict[str, Scenario] = {
         lambda rows, seed: datasets.criteo_like(rows, seed=seed),
         budgets=(0.0404, 0.0466),
         rows=200_000,  # conversions are rare
+        fast=dataclasses.replace(FAST, rows=30_000, fresh=20_000),
     ),
     "produce_coin": _drawn(
         lambda rows, seed: datasets.produce_coin(rows, seed, COINS),
@@ -123,6 +126,11 @@ class Task:
     def num_treatments(self) -> int:
         """K."""
         return self.trial.num_treatments
+
+
+def fast(simulation: str) -> Settings:
+    """Sizes for a try of a simulation, in a minute or two."""
+    return SIMULATIONS[simulation].fast if simulation in SIMULATIONS else FAST
 
 
 def checked(simulation: str, data: str | os.PathLike[str] | None) -> Scenario:
