@@ -374,16 +374,30 @@ def test_candidates_of_the_recipe_are_those_written_down():
     assert all(a != b for i, a in enumerate(found) for b in found[:i])
 
 
+# The first two, with teams that are trained in no time.
+SMALL = [
+    {**recipe, "team": team}
+    for team, recipe in zip(([1, 1, 0], [0, 1, 1]), settings.RECIPES, strict=False)
+]
+
+
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory):
+def tuned_once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tuning") / "out"
     some = ["logistic", "boosting, single", methods.RECIPE, methods_controls.OUR_NETWORK]
-    with warnings.catch_warnings():
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setattr(settings, "RECIPES", SMALL)
         warnings.filterwarnings("ignore", message=".*matched rows")
         chosen = methods_tuning.study(
             folder, "well_specified", seeds=2, count=2, settings=methods.FAST, methods=some
         )
     return folder, chosen
+
+
+@pytest.fixture
+def tuned(tuned_once, monkeypatch):
+    monkeypatch.setattr(settings, "RECIPES", SMALL)
+    return tuned_once
 
 
 def test_tuning_chooses_the_largest_mean_share(tuned):
