@@ -51,6 +51,7 @@ def test_frame_has_keys_figures_and_seconds(path):
         assert frame.trace.tolist() == [[0, 1, 2]] * 2
         assert frame.bad.isna().all() and (frame.seconds >= 0).all()
         assert store.figures({"seed": 1, "method": "b"})["x"] == 1.0
+        assert {"seed": 1.0, "method": "b"} in store
         assert {"seed": 1, "method": "b"} in store and {"seed": 2, "method": "b"} not in store
 
 

@@ -78,7 +78,7 @@ def as_rows(
       estimator: one of `ESTIMATORS`.
       outcome_model: (response, cost), [N, K] each; "doubly_robust" needs it, no other uses it.
       cluster: as for `as_clusters`.
-      costs: whether there must be a cost; without one it is 0.
+      costs: whether to read the costs; if not, they are 0.
 
     Raises:
       ValueError: a column is missing, of another length, or has values outside its range.
@@ -98,9 +98,7 @@ def as_rows(
             f"0..{num_treatments - 1}, as the predictions have {num_treatments} columns."
         )
     response = column(data, "response", required=True, size=n)
-    cost = column(data, "cost", required=costs, size=n)
-    if cost is None:
-        cost = np.zeros(n)
+    cost = column(data, "cost", required=True, size=n) if costs else np.zeros(n)
     sample_weight = column(data, "sample_weight", size=n, positive=True)
     if sample_weight is None:
         sample_weight = np.ones(n)

@@ -278,8 +278,10 @@ def versions() -> dict[str, Any]:
 
 
 def _name(key: Key) -> str:
-    """The same for keys that are equal, whatever the order of their parts."""
-    return json.dumps(_plain(key), sort_keys=True)
+    """The same for keys that are equal, whatever the order of their parts; 1.0 is 1."""
+    plain = _plain(key)
+    whole = {x: int(y) if isinstance(y, float) and y.is_integer() else y for x, y in plain.items()}
+    return json.dumps(whole, sort_keys=True)
 
 
 def _plain(value: Any) -> Any:
