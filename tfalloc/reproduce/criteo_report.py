@@ -69,9 +69,10 @@ def _table(runs: Runs, frame: pd.DataFrame) -> str:
         for row in rows:
             row.append(int(of_method[row[0]]))
     seeds = f"{count} seeds" if count > 1 else "1 seed"
+    own = ", each with a trial of its own" if count > 1 else ""
     where = (
-        f"`datasets.criteo_like`, {size['rows']:,} rows a trial, {seeds}, each with a trial "
-        f"of its own; AUCC on 30 % of the rows, true AUCC on {size['fresh']:,} fresh users"
+        f"`datasets.criteo_like`, {size['rows']:,} rows a trial, {seeds}{own}; "
+        f"AUCC on 30 % of the rows, true AUCC on {size['fresh']:,} fresh users"
         if simulated
         else f"{size['data']} ({size['bytes']:,} bytes), {seeds} on one split"
     )
