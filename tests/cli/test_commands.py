@@ -42,6 +42,7 @@ def test_train_leaves_a_complete_run(workspace: Workspace) -> None:
     assert siblings == {"trial.csv", "run", "saved_model"}
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path, workspace: Workspace) -> None:
     import keras
 

@@ -104,6 +104,7 @@ def ours():
         return {name: method(task, FIRST) for name, method in methods_ours.OURS.items()}, task
 
 
+@pytest.mark.slow
 def test_ours_start_from_the_same_weights_and_differ_by_the_objective(ours, monkeypatch):
     models, task = ours
     predicted = {name: predictions(model, task.trial) for name, model in models.items()}
@@ -130,6 +131,7 @@ def test_ours_start_from_the_same_weights_and_differ_by_the_objective(ours, monk
     assert not np.array_equal(two, smoothed)
 
 
+@pytest.mark.slow
 def test_averaged_is_the_mean_of_members_that_are_trained_once(ours):
     models, task = ours
     members = models["averaged"].members
@@ -184,6 +186,7 @@ def test_budgets_at_which_targeting_adds_nothing_are_left_out():
     assert found["share"] == found["shares"][0] == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_a_try_is_large_enough_for_methods_that_need_an_uplift(tmp_path):
     options = ("--fast", "--seeds", 2, "--methods", "logistic;DRP", "--output", tmp_path / "out")
     result = invoke("reproduce", "methods", *options)
@@ -272,6 +275,7 @@ def test_a_candidate_refused_on_a_seed_is_not_chosen():
     assert methods_tuning._chosen(pd.DataFrame(runs)) == {"a": {"C": 2}}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the expected outcome of a batch")  # at this size
 def test_halves_of_a_file_and_networks(tmp_path):
     path = datasets.criteo_like_parquet(tmp_path / "criteo.parquet", num_rows=6_000)
@@ -400,6 +404,7 @@ def tuned(tuned_once, monkeypatch):
     return tuned_once
 
 
+@pytest.mark.slow
 def test_tuning_chooses_the_largest_mean_share(tuned):
     folder, chosen = tuned
     frame = Runs.kept(folder / "runs.json").frame()
@@ -425,6 +430,7 @@ def test_reported_seeds_choose_nothing():
     assert TUNING_SEED + 20 <= REPORTED_SEED
 
 
+@pytest.mark.slow
 def test_tuning_goes_on(tuned, monkeypatch):
     folder, chosen = tuned
     monkeypatch.setattr(
