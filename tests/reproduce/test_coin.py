@@ -1,6 +1,7 @@
 """The campaign at a reduced size: weight 0 is two-stage, the online test is honest, resumption."""
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
@@ -18,18 +19,19 @@ pytestmark = pytest.mark.slow
 
 SEEDS = 2
 FAST = coin.FAST
+WHERE = {"settings": FAST, "weights": coin.FAST_WEIGHTS}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study") / "coin"
-    return folder, coin.study(folder, seeds=SEEDS, settings=FAST, command="typed")
+    return folder, coin.study(folder, seeds=SEEDS, command="typed", **WHERE)
 
 
 def test_every_weight_and_seed_is_run_once(made):
     offline = made[1].frame(part="offline")
     assert sorted(zip(offline.goal_weight, offline.seed, strict=True)) == [
-        (weight, seed) for weight in FAST.weights for seed in range(SEEDS)
+        (weight, seed) for weight in coin.FAST_WEIGHTS for seed in range(SEEDS)
     ]
 
 
@@ -60,6 +62,9 @@ def test_table_has_the_numbers_of_the_runs(made):
     for _, found in online.groupby("calibration"):
         for name in ("two_stage_cost", "end_to_end_response"):
             assert f"| {found[name].mean():.5f} |" in text
+            first = found[found.seed == 0].iloc[0]
+            low = first[name] - 1.96 * first[f"{name}_stderr"]
+            assert f"| {first[name]:.5f} ({low:.5f} … " in text
     assert "-0.369%" in text and "+1.240%" in text and "`typed`" in text
 
 
@@ -74,7 +79,8 @@ def test_the_second_call_trains_nothing(made, monkeypatch):
 
     monkeypatch.setattr(coin.Campaign, "run", refuse)
     before = (made[0] / "runs.json").read_text()
-    coin.study(made[0], seeds=SEEDS, settings=FAST)
+    coin.study(made[0], seeds=SEEDS, **WHERE)
+    coin.study(made[0], seeds=SEEDS, settings=FAST, weights=(0, 10.0))  # the others stay
     assert (made[0] / "runs.json").read_text() == before
     with pytest.raises(ValueError, match="heads='marginal', now heads='independent'"):
         coin.study(made[0], settings=dataclasses.replace(FAST, heads="independent"))
@@ -219,6 +225,7 @@ def test_relative_difference_has_the_error_of_two_samples():
 def test_bad_settings_are_refused(tmp_path):
     with pytest.raises(ValueError, match="seeds=0"):
         coin.study(tmp_path, seeds=0)
-    with pytest.raises(ValueError, match=r"weights=\(1, 2\): expected 0"):
-        coin.study(tmp_path, settings=dataclasses.replace(FAST, weights=(1, 2)))
+    for weights in ((1, 2), (0,), (0, -1), (0, math.nan), (0, math.inf)):
+        with pytest.raises(ValueError, match=r"weights=\[.*\]: expected 0"):
+            coin.study(tmp_path, settings=FAST, weights=weights)
     assert not list(tmp_path.iterdir())

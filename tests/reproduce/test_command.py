@@ -57,6 +57,14 @@ def test_other_sizes_are_refused_in_one_line(folder):
         (["criteo", "--methods", "TSM-SL;best"], "methods=['best'] are not known"),
         (["criteo", "--data", "none.csv"], "none.csv: No such file or directory"),
         (["criteo", "--data", "x.csv", "--rows", 10], "leave one out"),
+        (["criteo", "--learning-rate", -0.1], "--learning-rate -0.1: expected a number above 0"),
+        (["coin", "--weights", "0,much"], "--weights 0,much: expected numbers with commas"),
+        (["coin", "--weights", "1,2"], "weights=[1.0, 2.0]: expected 0"),
+        # What only the rows show is said once, before any run.
+        (["synthetic", "--fast", "--rows", 3], "num_rows=3; expected an integer of at least 50"),
+        (["coin", "--fast", "--rows", 10], "num_rows=10; expected an integer of at least 80"),
+        (["methods", "--fast", "--rows", 3], "num_rows=3; expected an integer of at least"),
+        (["tuning", "--fast", "--rows", 3], "num_rows=3; expected an integer of at least"),
     ],
 )
 def test_bad_options_are_one_line(arguments, message, tmp_path, monkeypatch):
@@ -64,6 +72,21 @@ def test_bad_options_are_one_line(arguments, message, tmp_path, monkeypatch):
     result = invoke("reproduce", *arguments)
     assert result.code == 2 and message in result.err and result.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_without_the_columns_is_refused_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    result = invoke("reproduce", "criteo", "--fast", "--data", "other.csv")
+    assert result.code == 2 and result.err.count("\n") == 1
+    assert "treatment column 'treatment' is not in the data" in result.err
+    assert [path.name for path in tmp_path.iterdir()] == ["other.csv"]
+
+
+def test_the_summary_refuses_other_studies(folder):
+    result = invoke("reproduce", "summary", folder)
+    assert result.code == 2 and result.err.count("\n") == 1
+    assert "runs.json is of another study; expected outputs of `methods`" in result.err
 
 
 def test_help_names_the_studies():

@@ -80,9 +80,13 @@ def test_table_and_figure(made):
     found = methods_report.compared(frame, list(methods.METHODS), methods.CONTROLS)
     lines = text.splitlines()
     assert "| **logistic** | 2 |" in text and "The best control is logistic" in text
-    assert lines.index("| *controls* |  |  |  |  |") < lines.index("| *ours* |  |  |  |  |")
+    first = {group: lines.index(f"| *{group}* |" + "  |" * 5) + 1 for group in ("controls", "ours")}
+    assert first["controls"] < first["ours"]
     mean = frame[frame.method == "random"].share.mean()
-    assert lines[lines.index("| *ours* |  |  |  |  |") + 1].startswith(f"| random | 2 | {mean:.3f}")
+    assert lines[first["ours"]].startswith(f"| random | 2 | {mean:.3f}")
+    response = frame.pivot(index="seed", columns="method", values="response")
+    relative = (response["random"] / response["logistic"] - 1.0).mean()
+    assert f"| {relative:+.2%} (" in lines[first["ours"]]
     assert "3,000 rows a trial" in text and "seeds from 101 to 102" in text and "`typed`" in text
     best = frame[frame.method == "logistic"]
     assert f"oracle - best control = {(best.oracle - best.response).mean():.5f}" in text

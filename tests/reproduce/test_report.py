@@ -115,6 +115,11 @@ def test_made_by_names_command_and_versions():
         "`tfalloc reproduce coin`\n`tfalloc reproduce coin --seeds 9`\n(tfalloc "
     )
     assert text.count("Keras") == 2 and "Keras 4," in text
+    assert "together" not in text
+    assert made_by([first], 5400.0).endswith(
+        "\n\nAll runs together: 1.5 hours; what several build on is counted in each."
+    )
+    assert "together: 1.5 minutes;" in made_by([first], 90.0)
 
 
 def test_labels_stay_on_the_page_when_ticks_grow(tmp_path):

@@ -57,9 +57,24 @@ def test_frame_has_keys_figures_and_seconds(path):
 
 def test_work_may_say_how_long_it_took(path):
     runs = Runs(path, {})
-    runs.complete([{"seed": 0}], lambda seed: {"seconds": 12.5}, "study")
-    assert runs.frame().seconds.tolist() == [12.5]
+    runs.complete([{"seed": n} for n in (0, 1)], lambda seed: {"seconds": 12.5 + seed}, "study")
+    assert runs.frame().seconds.tolist() == [12.5, 13.5] and runs.seconds == 26.0
     assert runs.figures({"seed": 0}) == {}
+
+
+def test_what_all_runs_stand_on_is_prepared_once_and_may_end_the_study(path):
+    def refuse(method, seed):
+        raise ValueError("the rows are too few.")
+
+    with pytest.raises(ValueError, match="too few"):
+        Runs(path, {}).complete(KEYS, Work(), "study", prepare=refuse)
+    assert not path.exists() and not path.parent.exists()
+    Runs(path, {}).complete(KEYS[:1], Work(), "study")
+    prepared = []
+    runs = Runs(path, {})
+    runs.complete(KEYS, Work(), "study", prepare=lambda **key: prepared.append(key))
+    assert prepared == [KEYS[1]] and len(runs) == len(KEYS)
+    runs.complete(KEYS, Work(), "study", prepare=refuse)  # nothing is missing, nothing prepared
 
 
 def test_other_settings_are_refused_in_one_line_unless_restarted(path):

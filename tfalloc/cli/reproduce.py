@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -88,6 +89,14 @@ def coin(
             metavar="marginal|independent", help="Of the network; the paper's are the latter."
         ),
     ] = "marginal",
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0,W,...",
+            show_default=False,
+            help="goal_weight, 0 first.  (default: 0 and 1, 2, 5, 10 ... 5000)",
+        ),
+    ] = None,
     fast: Fast = False,
     restart: Restart = False,
 ) -> None:
@@ -103,7 +112,15 @@ def coin(
         study.FAST if fast else study.Settings(), rows=rows, epochs=epochs, heads=heads
     )
     folder, seeds = output or Path("reproduce-coin"), _seeds(seeds, 2 if fast else 4)
-    _complete(context, study.study, folder, restart, seeds=seeds, settings=settings)
+    _complete(
+        context,
+        study.study,
+        folder,
+        restart,
+        seeds=seeds,
+        settings=settings,
+        weights=_weights(weights) or (study.FAST_WEIGHTS if fast else study.WEIGHTS),
+    )
 
 
 @app.command()
@@ -273,14 +290,25 @@ def _names(methods: str | None) -> list[str] | None:
     return None if methods is None else [name.strip() for name in methods.split(";")]
 
 
+def _weights(given: str | None) -> list[float] | None:
+    try:
+        return None if given is None else [float(part) for part in given.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"--weights {given}: expected numbers with commas between, such as 0,0.1,1."
+        ) from None
+
+
 def _changed(settings: Any, **changes: Any) -> Any:
-    """The settings with what was given; sizes are at least 1."""
+    """The settings with what was given; sizes are at least 1, rates above 0."""
     import dataclasses
 
     given = {name: value for name, value in changes.items() if value is not None}
     for name, value in given.items():
         if isinstance(value, int) and value < 1:
             raise ValueError(f"--{name} {value}: expected at least 1.")
+        if isinstance(value, float) and not 0.0 < value < math.inf:
+            raise ValueError(f"--{name.replace('_', '-')} {value:g}: expected a number above 0.")
     return dataclasses.replace(settings, **given)
 
 

@@ -31,6 +31,7 @@ import functools
 import math
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,6 @@ class Settings:
         "independent", as in the paper; see `HEADS`.
       backbone: of the network, as in `AllocationModel`.
       num_treatments: K.
-      weights: of the goal; the first is 0.
       jit: whether XLA compiles the training step.
     """
 
@@ -88,7 +88,6 @@ class Settings:
     heads: str = "marginal"
     backbone: str = "small"
     num_treatments: int = 30
-    weights: tuple[float, ...] = WEIGHTS
     jit: bool = True
 
 
@@ -98,9 +97,9 @@ FAST = Settings(
     fresh=4_000,
     users=3_000,
     num_treatments=4,
-    weights=(0, 10, 1000),
     jit=False,
 )
+FAST_WEIGHTS = (0, 10, 1000)
 
 
 def study(
@@ -108,6 +107,7 @@ def study(
     *,
     seeds: int = 4,
     settings: Settings | None = None,
+    weights: Sequence[float] = WEIGHTS,
     restart: bool = False,
     command: str | None = None,
 ) -> Runs:
@@ -117,6 +117,8 @@ def study(
       output: directory for runs.json, table.md and figure.png.
       seeds: trials, each with its own users and initial weights; the paper has 4 runs a weight.
       settings: sizes; None: the defaults.
+      weights: of the goal, in the scale of Eq. 11: 0, then those above it. Others that the runs
+        kept have stay in the table.
       restart: whether to throw earlier runs away.
       command: kept beside the runs.
 
@@ -132,9 +134,9 @@ def study(
     settings = settings or Settings()
     if seeds < 1:
         raise ValueError(f"seeds={seeds!r}: expected at least 1.")
-    if len(settings.weights) < 2 or settings.weights[0] != 0 or min(settings.weights[1:]) <= 0:
+    if len(weights) < 2 or weights[0] != 0 or not all(0 < w < math.inf for w in weights[1:]):
         raise ValueError(
-            f"weights={settings.weights!r}: expected 0, which is two-stage, then others above 0."
+            f"weights={list(weights)!r}: expected 0, which is two-stage, then others above 0."
         )
     if settings.heads not in HEADS:
         raise ValueError(f"heads={settings.heads!r} is not known; expected one of {list(HEADS)}.")
@@ -146,9 +148,9 @@ def study(
     offline = [
         {"part": SWEEP, "goal_weight": weight, "seed": seed}
         for seed in range(seeds)
-        for weight in settings.weights
+        for weight in weights
     ]
-    runs.complete(offline, campaign.run, "coin")
+    runs.complete(offline, campaign.run, "coin", prepare=campaign.prepare)
     weight = coin_report.chosen_weight(runs, seeds)
     online = [
         {"part": ONLINE, "calibration": calibration, "goal_weight": weight, "seed": seed}
@@ -185,6 +187,11 @@ class Campaign:
             backbone=self.settings.backbone,
             jit=self.settings.jit,
         )
+
+    def prepare(self, *, seed: int, **_: Any) -> None:
+        """Has the trial of a seed and its judges at hand; sizes too small are refused here."""
+        self._trial(seed)
+        self._fresh(seed)
 
     def run(
         self, part: str, goal_weight: float, seed: int, calibration: str = "predicted"

@@ -211,7 +211,8 @@ def study(
     keys = [{"method": name, "seed": seed} for seed in range(seeds) for name in chosen]
     for name in chosen:
         runs.check_arguments(_arguments(name), method=name)
-    runs.complete(keys, Protocol(settings, data).run, "criteo")
+    protocol = Protocol(settings, data)
+    runs.complete(keys, protocol.run, "criteo", prepare=protocol.prepare)
     criteo_report.write(folder, runs, list(METHODS))
     return runs
 
@@ -234,6 +235,10 @@ class Protocol:
         self._parts = functools.lru_cache(1)(self._split)
         self._task = functools.lru_cache(1)(self._draw_task)
         self._fresh = functools.lru_cache(1)(self._draw_fresh)
+
+    def prepare(self, *, seed: int, **_: Any) -> None:
+        """Has the rows of a seed at hand; a file that does not hold them is refused here."""
+        self._parts(0 if self.data else seed)
 
     def run(self, method: str, seed: int) -> dict[str, Any]:
         """The figures of one run; its seconds are those of the training."""

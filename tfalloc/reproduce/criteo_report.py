@@ -94,7 +94,7 @@ def _table(runs: Runs, frame: pd.DataFrame) -> str:
             "initial weights on one split: intervals and p-values do not allow for other rows."
         ),
         *report.refusals(runs.refused),
-        report.made_by(runs.makers),
+        report.made_by(runs.makers, runs.seconds),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -121,7 +121,7 @@ def study(
     judge = Protocol(simulation, scenario, settings, data)
     every = range(first_seed, first_seed + seeds)
     keys = [{"method": name, "seed": seed} for seed in every for name in chosen]
-    runs.complete(keys, judge.run, "methods")
+    runs.complete(keys, judge.run, "methods", prepare=judge.prepare)
     _check_controls(runs, [])
     methods_report.write(folder, runs, list(METHODS), CONTROLS)
     return runs
@@ -199,6 +199,11 @@ class Protocol:
         # The methods of a seed see the same rows and users, one after the other.
         self.task = functools.lru_cache(1)(self._draw_task)
         self.fresh = functools.lru_cache(1)(self._draw_fresh)
+
+    def prepare(self, *, seed: int, **_: Any) -> None:
+        """Has the trial of a seed and its judges at hand; what cannot be is refused here."""
+        self.task(seed)
+        self.fresh(seed)
 
     def run(self, method: str, seed: int) -> dict[str, Any]:
         """The figures of one run; its seconds are those of the training."""

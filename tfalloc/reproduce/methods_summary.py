@@ -30,7 +30,8 @@ def summary(folders: Sequence[str | os.PathLike[str]]) -> str:
 
     Raises:
       FileNotFoundError: a folder has no runs.json.
-      ValueError: there are no folders, a file is damaged, or it has no run of a control.
+      ValueError: there are no folders, a file is damaged or of another study, or it has no run of a
+        control.
 
     Example:
       >>> import tempfile
@@ -45,6 +46,8 @@ def summary(folders: Sequence[str | os.PathLike[str]]) -> str:
         raise ValueError("folders is empty; expected at least one output of the study.")
     studies = [Runs.kept(Path(folder) / "runs.json") for folder in folders]
     for study in studies:
+        if "simulation" not in study.settings or "candidates" in study.settings:
+            raise ValueError(f"{study.path} is of another study; expected outputs of `methods`.")
         if not any(run["method"] in CONTROLS for run in study.frame().to_dict("records")):
             raise ValueError(f"{study.path} has no run of a control; expected one at least.")
     names = [str(study.settings["simulation"]) for study in studies]

@@ -101,7 +101,7 @@ def study(
             for seed in every
             for index in range(len(candidates(method, count)))
         ]
-        runs.complete(keys, work.run, "tuning")
+        runs.complete(keys, work.run, "tuning", prepare=work.protocol.prepare)
     chosen = _chosen(runs.frame())
     write_text(folder / "tuned.json", json.dumps(chosen, indent=1) + "\n")
     write_text(folder / "table.md", _table(runs, simulation))

@@ -242,18 +242,23 @@ def refusals(refused: Sequence[tuple[Mapping[str, Any], str]]) -> list[str]:
     return [f"Refused, and not in the table: {named}"] if by else []
 
 
-def made_by(makers: Sequence[Mapping[str, Any]]) -> str:
-    """The lines under a table: commands, versions and machines of its runs.
+def made_by(makers: Sequence[Mapping[str, Any]], seconds: float | None = None) -> str:
+    """The lines under a table: commands, versions and machines of its runs, and their time.
 
     Args:
       makers: `Runs.makers`.
+      seconds: of all runs together; None: nothing is said of it.
     """
     commands: dict[str, list[str]] = {}
     for maker in makers:
         by = ", ".join(f"{label} {maker[name]}" for name, label in _SOFTWARE.items())
         typed = commands.setdefault(f"({by}; {maker['cores']} cores, {maker['machine']})", [])
         typed += [f"`{maker['command']}`"] if "command" in maker else []
-    return "\n\n".join("\n".join([*typed, by]) for by, typed in commands.items())
+    parts = ["\n".join([*typed, by]) for by, typed in commands.items()]
+    if seconds is not None:
+        hours = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
+        parts.append(f"All runs together: {hours}; what several build on is counted in each.")
+    return "\n\n".join(parts)
 
 
 def student_t_tail(t: float, degrees: float) -> float:

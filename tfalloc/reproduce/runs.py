@@ -148,7 +148,12 @@ class Runs:
             self._write()
 
     def complete(
-        self, keys: Iterable[Key], work: Callable[..., Mapping[str, Any]], title: str
+        self,
+        keys: Iterable[Key],
+        work: Callable[..., Mapping[str, Any]],
+        title: str,
+        *,
+        prepare: Callable[..., Any] | None = None,
     ) -> None:
         """Does the runs that are missing, one after the other; one that is refused stops no other.
 
@@ -158,15 +163,19 @@ class Runs:
             that the call took, where it did more than the run itself. Its ValueError is kept in
             place of figures.
           title: what the progress bar says.
+          prepare: called as `work` is, with the first key that is missing, for what all runs stand
+            on, such as the rows. Its ValueError is no run's: it ends the study before any is made.
 
         Raises:
-          ValueError: the file cannot be written, and no run is made then; or there are only runs
-            that were refused: the last one's message.
+          ValueError: the file cannot be written or nothing can be prepared, and no run is made
+            then; or there are only runs that were refused: the last one's message.
         """
         missing = [dict(key) for key in keys if key not in self]
         refusal: ValueError | None = None
         if missing:
             require_writable(self.path)
+            if prepare is not None:
+                prepare(**missing[0])
         with StudyProgress(title, total=len(missing)) as progress:
             for key in missing:
                 progress.starts(" ".join(str(part) for part in key.values()))
@@ -233,6 +242,11 @@ class Runs:
                     f"{self.path} holds runs of {named} with {before}, now {now}; expected the "
                     "same: give another output, or --restart (restart=True)."
                 )
+
+    @property
+    def seconds(self) -> float:
+        """Of all runs together, refused ones too."""
+        return float(sum(run["seconds"] for run in self._runs.values()))
 
     @property
     def makers(self) -> list[dict[str, Any]]:

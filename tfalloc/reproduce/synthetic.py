@@ -108,7 +108,8 @@ def study(
     runs = Runs(folder / "runs.json", kept, command=command, restart=restart)
     methods = (SAMPLE, *ASCENTS, COSINE)
     keys = [{"method": method, "seed": seed} for seed in range(seeds) for method in methods]
-    runs.complete(keys, Laboratory(settings).run, "synthetic")
+    laboratory = Laboratory(settings)
+    runs.complete(keys, laboratory.run, "synthetic", prepare=laboratory.prepare)
     synthetic_report.write(folder, runs)
     return runs
 
@@ -124,6 +125,10 @@ class Laboratory:
             "FiniteDifference": FiniteDifference(step=SIGMA, step_cost=NO_NOISE),
         }
         self._compiled: dict[str, Callable[..., Any]] = {}
+
+    def prepare(self, *, seed: int, **_: Any) -> None:
+        """Draws the trial of a seed once: rows too few are refused here."""
+        _Trial(self.settings.rows, seed)
 
     def run(self, method: str, seed: int) -> dict[str, Any]:
         """The figures of one run."""
