@@ -1,4 +1,4 @@
-"""Quiet TensorFlow, repeatable property tests."""
+"""Quiet TensorFlow, repeatable property tests, and `--thin` for a quick look at other versions."""
 
 import os
 
@@ -8,3 +8,20 @@ from hypothesis import settings
 
 settings.register_profile("tfalloc", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("tfalloc")
+
+
+def pytest_addoption(parser):
+    thin = "of each parametrised test only the first and the last case"
+    parser.addoption("--thin", action="store_true", help=thin)
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--thin"):
+        return
+    cases = {}
+    for item in items:
+        name = getattr(item, "originalname", item.name)
+        cases.setdefault((item.parent.nodeid, name), []).append(item)
+    kept = {id(item) for group in cases.values() for item in (group[0], group[-1])}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
+    items[:] = [item for item in items if id(item) in kept]
