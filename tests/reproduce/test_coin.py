@@ -68,6 +68,21 @@ def test_table_has_the_numbers_of_the_runs(made):
     assert "-0.369%" in text and "+1.240%" in text and "`typed`" in text
 
 
+def test_a_calibration_that_was_refused_is_left_out(made, tmp_path):
+    kept = made[1]
+    runs = Runs(tmp_path / "runs.json", kept.settings)
+    for row in kept.frame(part="offline").to_dict("records"):
+        key = {name: row[name] for name in ("part", "goal_weight", "seed")}
+        runs.add(key, kept.figures(key), 1.0)
+    weight = coin_report.chosen_weight(kept, SEEDS)
+    key = {"part": "online", "calibration": "trial", "goal_weight": weight, "seed": 1}
+    runs.add(key, kept.figures(key), 1.0)
+    coin_report.write(tmp_path, runs, SEEDS)
+    text = (tmp_path / "table.md").read_text()
+    assert "predicted costs |" not in text
+    assert "| cost | a second trial | -0.369% | - | - | - |" in text, "seed 0 was not run"
+
+
 def test_figure_is_drawn(made):
     picture = image.imread(made[0] / "figure.png")
     assert min(picture.shape[:2]) > 400 and picture[..., :3].std() > 0.05

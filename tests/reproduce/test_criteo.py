@@ -90,6 +90,26 @@ def test_methods_keep_their_place_and_say_how_many_seeds_they_have(tmp_path):
     ]  # fmt: skip
 
 
+def test_without_its_control_there_is_no_table(tmp_path):
+    runs = Runs(tmp_path / "runs.json", dataclasses.asdict(criteo.FAST))
+
+    def work(method, seed):
+        if method == CONTROL:
+            raise ValueError("no uplift.")
+        return {"aucc": 0.5, "true_aucc": 0.6}
+
+    runs.complete([{"method": name, "seed": 0} for name in (CONTROL, "FD")], work, "study")
+    with pytest.raises(ValueError, match="TSM-SL, paper's net, with which .* no run: no uplift"):
+        criteo_report.write(tmp_path, runs, list(criteo.METHODS))
+
+
+def test_arguments_are_those_of_the_method():
+    assert criteo._arguments(CONTROL) == {"goal_weight": 0.0, "batch_size": criteo.BATCH}
+    assert "goal_weight" not in criteo._arguments("DFCL-IFD")
+    assert criteo._arguments("FD")["num_entries"] == 4_000
+    assert "num_entries" not in criteo._arguments("NES")
+
+
 class Ranks:
     """Stands for a trained model: ranks users by a feature, and by noise of its seed."""
 

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import math
+import tempfile
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -421,6 +423,51 @@ def test_tuning_chooses_the_largest_mean_share(tuned):
     lines = (folder / "table.md").read_text().splitlines()
     assert sum("**" in line for line in lines) == 4, "one a method"
     assert "nan" not in "\n".join(lines)
+
+
+def candidates_of(shares, refused=()):
+    """Runs of a search, {(candidate, seed): share}."""
+    runs = Runs(Path(tempfile.mkdtemp()) / "runs.json", {})
+    for (candidate, seed), share in shares.items():
+        key = {"method": "DRP", "candidate": candidate, "seed": seed}
+        runs.add(key, {"share": share, "arguments": {"n": candidate}}, 1.0)
+    keys = [{"method": "DRP", "candidate": number, "seed": seed} for number, seed in refused]
+    runs.complete(keys, refuse, "search")
+    return runs
+
+
+def refuse(**key):
+    raise ValueError("no uplift.")
+
+
+def test_candidates_are_compared_on_the_seeds_that_they_share():
+    shares = {(0, 1): 0.1, (1, 1): 0.5, (0, 2): 0.1, (1, 2): 0.5}
+    # Stopped within the third seed, an easy one, the first candidate is a seed ahead.
+    assert methods_tuning._best(candidates_of({**shares, (0, 3): 0.9})) == {"DRP": 1}
+    assert methods_tuning._chosen(candidates_of({**shares, (0, 3): 0.9})) == {"DRP": {"n": 1}}
+    # One that a seed's trial refused does not compete.
+    assert methods_tuning._best(candidates_of(shares, refused=[(1, 3)])) == {"DRP": 0}
+    assert methods_tuning._best(candidates_of(shares, refused=[(0, 3), (1, 3)])) == {"DRP": 1}
+
+
+def test_a_method_that_is_refused_does_not_end_the_search(tmp_path, monkeypatch):
+    def run(self, method, candidate, seed):
+        if method == "DRP":
+            raise ValueError("no uplift.")
+        return {"share": 0.5, "estimate": 0.5, "stderr": 0.1, "arguments": {}}
+
+    monkeypatch.setattr(methods_tuning._Candidates, "run", run)
+    some = {"methods": ["DRP", "DFCL-IFD"], "seeds": 1, "count": 1, "settings": methods.FAST}
+    assert methods_tuning.study(tmp_path, "well_specified", **some) == {"DFCL-IFD": {}}
+    assert "DRP 0 101 (no uplift.)" in (tmp_path / "table.md").read_text()
+
+
+def test_a_control_with_fewer_seeds_is_not_the_best_one():
+    rows = [("a", seed, 0.1 if seed == 0 else 0.5) for seed in range(5)]
+    rows += [("b", seed, 0.2) for seed in range(5)] + [("DRP", 0, 0.9)]
+    frame = pd.DataFrame(rows, columns=["method", "seed", "share"]).assign(seconds=1.0)
+    found = methods_report.compared(frame, ["a", "b", "DRP"], ["a", "b", "DRP"])
+    assert found.set_index("method").best.to_dict() == {"a": True, "b": False, "DRP": False}
 
 
 def test_reported_seeds_choose_nothing():

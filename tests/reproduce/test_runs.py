@@ -165,6 +165,65 @@ def test_if_all_are_refused_the_study_is(path):
     assert len(Runs(path, {})) == 3
 
 
+def refuse_all(method, seed):
+    raise ValueError("too few rows.")
+
+
+def test_a_restart_throws_nothing_away_before_it_has_something(path):
+    Runs(path, {"rows": 10}, command="old").complete(KEYS, Work(), "study")
+    before = path.read_text()
+    with pytest.raises(ValueError, match="too few rows"):
+        Runs(path, {"rows": 20}, restart=True).complete(KEYS, refuse_all, "study")
+    assert path.read_text() == before
+    runs = Runs(path, {"rows": 20}, restart=True, command="new")
+
+    def first_refused(method, seed):
+        return refuse_all(method, seed) if (method, seed) == ("a", 0) else {"x": 5.0}
+
+    runs.complete(KEYS, first_refused, "study")
+    for store in (runs, Runs(path, {"rows": 20})):
+        assert store.frame().x.tolist() == [5.0] * 3
+        assert store.refused == [({"method": "a", "seed": 0}, "too few rows.")]
+        assert [maker["command"] for maker in store.makers] == ["new"]
+
+
+def test_two_restarts_at_once_keep_each_others_runs(path):
+    Runs(path, {}).complete(KEYS, lambda method, seed: {"x": -1.0}, "old")
+    one, two = Runs(path, {}, restart=True), Runs(path, {}, restart=True)
+    one.complete(KEYS[:2], Work(), "one")
+    two.complete(KEYS[2:], Work(), "two")
+    one.complete(KEYS, refuse_all, "nothing is left to do")
+    for store in (one, two, Runs(path, {})):
+        assert sorted(store.frame().x) == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_a_damaged_file_gives_way_to_a_restart(path):
+    path.parent.mkdir()
+    path.write_text("{")
+    Runs(path, {}, restart=True).complete(KEYS, Work(), "study")
+    assert len(Runs(path, {})) == len(KEYS)
+
+
+def test_refusals_alone_block_no_other_settings(path):
+    with pytest.raises(ValueError, match="too few rows"):
+        Runs(path, {"rows": 1}).complete(KEYS, refuse_all, "study")
+    runs = Runs(path, {"rows": 10})
+    assert runs.refused == []
+    runs.complete(KEYS, Work(), "study")
+    assert len(Runs(path, {"rows": 10})) == len(KEYS)
+
+
+def test_a_refusal_takes_the_place_of_no_run(path):
+    mine, other = Runs(path, {}), Runs(path, {})
+
+    def work(method, seed):
+        other.complete([{"method": method, "seed": seed}], Work(), "other")
+        raise ValueError("too few rows.")
+
+    mine.complete(KEYS[:1], work, "mine")
+    assert KEYS[0] in mine and mine.refused == [] and len(Runs(path, {})) == 1
+
+
 def test_other_arguments_are_refused_as_far_as_they_are_known(path):
     runs = Runs(path, {})
     runs.add({"method": "a", "seed": 0}, {"arguments": {"C": 1.0, "sizes": (3, 4)}}, 1.0)

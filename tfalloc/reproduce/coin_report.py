@@ -66,7 +66,8 @@ def write(folder: Path, runs: Runs, seeds: int) -> None:
     online = {}
     for calibration in CALIBRATIONS:
         found = runs.frame(part="online", calibration=calibration, goal_weight=weight)
-        online[calibration] = found[found.seed < seeds]
+        if len(found):  # else all were refused, as the table says
+            online[calibration] = found[found.seed < seeds]
     write_text(folder / "table.md", _table(runs, offline, online, weight))
     curve, test = figures.panels(1, 2, height=4.2)
     _draw_curve(curve, offline, weight)
@@ -146,13 +147,15 @@ def _compared(online: pd.DataFrame, outcome: str) -> list[str]:
     """The paper's difference; both groups and their difference, of seed 0 and over seeds."""
     found = pd.DataFrame([relative(row, outcome) for _, row in online.iterrows()])
     over = report.paired_difference(found.difference, np.zeros(len(found)))
-    first = found.iloc[0]
-    reach = 1.96 * first.stderr
-    low, high = first.difference - reach, first.difference + reach
+    first = ["-", "-", "-"]
+    for _, test in online[online.seed == 0].iterrows():
+        own = relative(test, outcome)
+        ends = (own.difference + side * 1.96 * own.stderr for side in (-1, 1))
+        groups = (_group(test, f"{name}_{outcome}") for name in GROUPS)
+        first = [*groups, _percent(own.difference, *ends)]
     return [
         f"{PAPER[outcome]:+.3%}",
-        *(_group(online.iloc[0], f"{name}_{outcome}") for name in GROUPS),
-        _percent(first.difference, low, high),
+        *first,
         *(report.spread(online[f"{name}_{outcome}"].mean(), math.nan, 5) for name in GROUPS),
         _percent(over.mean, over.low, over.high),
     ]
@@ -193,6 +196,8 @@ def _draw_test(axes: Any, online: dict[str, pd.DataFrame]) -> None:
     for place, outcome in enumerate(("cost", "response")):
         sides = zip(CALIBRATIONS.items(), (-0.22, 0.22), (blue, green), strict=True)
         for (calibration, by), side, color in sides:
+            if calibration not in online:
+                continue
             found = [relative(row, outcome) for _, row in online[calibration].iterrows()]
             shift = np.linspace(-0.12, 0.12, len(found)) if len(found) > 1 else np.zeros(1)
             axes.errorbar(

@@ -51,6 +51,7 @@ from tfalloc.reproduce.runs import Runs
 
 BUDGETS = (0.039, 0.047)
 GOAL_WEIGHT = 200.0
+ENTRIES = 4_000  # differentiated in a step by FD
 BATCH = 10_000  # rows a step, of the small networks and the paper's
 SMALL_RATE, PATIENCE = 3e-3, 5
 FRESH = 1_000_000  # seeds of users who judge; those of trials are 0, 1, 2, ...
@@ -128,7 +129,7 @@ def _nes(settings: Settings, task: Task, seed: int) -> Any:
 
 
 def _finite_difference(settings: Settings, task: Task, seed: int) -> Any:
-    return _through(gradients.FiniteDifference(num_entries=4_000), settings, task, seed)
+    return _through(gradients.FiniteDifference(num_entries=ENTRIES), settings, task, seed)
 
 
 def _through(gradient: Any, settings: Settings, task: Task, seed: int) -> Any:
@@ -223,7 +224,12 @@ def _arguments(method: str) -> dict[str, Any]:
         return arguments_of(TUNED["criteo_like"], method)
     if NETS[method] == "small":
         return {"learning_rate": SMALL_RATE, "early_stopping": PATIENCE, "batch_size": BATCH}
-    return {"goal_weight": GOAL_WEIGHT, "budget": BUDGETS, "batch_size": BATCH}
+    if method == CONTROL:
+        return {"goal_weight": 0.0, "batch_size": BATCH}
+    if method == "DFCL-IFD":
+        return {"loss": "ifd", "budget": BUDGETS, "batch_size": BATCH}
+    objective = {"goal_weight": GOAL_WEIGHT, "budget": BUDGETS, "batch_size": BATCH}
+    return {**objective, "num_entries": ENTRIES} if method == "FD" else objective
 
 
 class Protocol:

@@ -32,7 +32,14 @@ NETS = {
 
 
 def write(folder: Path, runs: Runs, order: Sequence[str]) -> None:
-    """Writes table.md and figure.png of the runs, methods in that order, whenever they were run."""
+    """Writes table.md and figure.png of the runs, methods in that order, whenever they were run.
+
+    Raises:
+      ValueError: there is no run of the control.
+    """
+    if not len(runs.frame(method=CONTROL)):
+        why = next((error for key, error in runs.refused if key["method"] == CONTROL), "not run")
+        raise ValueError(f"{CONTROL}, with which the others are compared, has no run: {why}")
     frame = runs.frame().sort_values(
         "method", key=lambda names: names.map(list(order).index), kind="stable"
     )

@@ -234,8 +234,7 @@ class Protocol:
         truth = fresh.true_response, fresh.true_cost
         reached = true_curve(response, cost, *truth, self.budgets)
         value = at_equal_cost(reached, *(x.mean(axis=0, dtype="f8") for x in truth))
-        gain = oracle - mix
-        wanted = gain > 1e-6 * oracle  # else there is nothing to be had by targeting
+        gain, wanted = oracle - mix, to_be_had(mix, oracle)
         shares = np.divide(value - mix, gain, where=wanted, out=np.full_like(gain, np.nan))
         share = float(shares[wanted].mean()) if wanted.any() else math.nan
         means = {"response": value, "mix": mix, "oracle": oracle}
@@ -261,6 +260,16 @@ class Protocol:
         limits = (curve(*truth, self.budgets).response for curve in (mix_curve, oracle_curve))
         mix, oracle = (x.to_numpy() for x in limits)
         return fresh, mix, oracle
+
+
+def to_be_had(mix: Any, oracle: Any) -> Any:
+    """Whether perfect targeting adds anything at a budget, which may pay for the best arm for all.
+
+    Args:
+      mix: response per user without targeting, any shape.
+      oracle: of perfect targeting, the same shape.
+    """
+    return oracle - mix > 1e-6 * oracle
 
 
 def at_equal_cost(

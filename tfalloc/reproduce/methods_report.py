@@ -49,8 +49,9 @@ def write(folder: Path, runs: Runs, order: Sequence[str], controls: Collection[s
 def compared(frame: pd.DataFrame, order: Sequence[str], controls: Collection[str]) -> pd.DataFrame:
     """Every method's share, and its difference to the best control.
 
-    That is the one with the largest mean share over the seeds that all controls have, so that no
-    control is ahead by easier seeds; over its own where there is no such seed.
+    That is the one with the largest mean share over the seeds that all controls have, so that none
+    is ahead by easier seeds; over its own where there is no such seed. A control with less than
+    half the seeds of another, such as one that most trials refuse, is not asked.
 
     Args:
       frame: `Runs.frame`.
@@ -73,8 +74,10 @@ def compared(frame: pd.DataFrame, order: Sequence[str], controls: Collection[str
     wide = frame[frame.method.isin(list(controls))].pivot(
         index="seed", columns="method", values="share"
     )
+    seeds = wide.notna().sum()
+    wide = wide.loc[:, seeds >= seeds.max() / 2]
     common = wide.dropna()
-    reference = (common if len(common) else wide).mean().idxmax()
+    reference = (common if len(common) else wide).mean().fillna(-np.inf).idxmax()
     found = report.comparison(frame, "share", reference=reference)
     found["control"] = found.method.isin(list(controls))
     found["best"] = found.method == reference

@@ -13,6 +13,7 @@ that estimate stands beside it, with its standard error: what users without the 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -26,7 +27,7 @@ import pandas as pd
 from tfalloc.evaluation import policy_outcome
 from tfalloc.reproduce import report
 from tfalloc.reproduce.files import write_text
-from tfalloc.reproduce.methods import Protocol, sizes, some_of
+from tfalloc.reproduce.methods import Protocol, sizes, some_of, to_be_had
 from tfalloc.reproduce.methods_settings import RECIPE, candidates, entries, usual
 from tfalloc.reproduce.methods_task import TUNING_SEED, Settings, Task, checked
 from tfalloc.reproduce.runs import Runs
@@ -95,14 +96,14 @@ def study(
         runs.check_arguments(now.get(row["candidate"], {}), **where)
     work = _Candidates(Protocol(simulation, scenario, settings, data), runs, count)
     every = range(first_seed, first_seed + seeds)
-    for method in chosen_methods:
-        keys = [
-            {"method": method, "candidate": index, "seed": seed}
-            for seed in every
-            for index in range(len(candidates(method, count)))
-        ]
-        runs.complete(keys, work.run, "tuning", prepare=work.protocol.prepare)
-    chosen = _chosen(runs.frame())
+    keys = [
+        {"method": method, "candidate": index, "seed": seed}
+        for method in chosen_methods  # the recipe last, which stands on the others' choices
+        for seed in every
+        for index in range(len(candidates(method, count)))
+    ]
+    runs.complete(keys, work.run, "tuning", prepare=work.protocol.prepare)
+    chosen = _chosen(runs)
     write_text(folder / "tuned.json", json.dumps(chosen, indent=1) + "\n")
     write_text(folder / "table.md", _table(runs, simulation))
     return chosen
@@ -114,10 +115,18 @@ class _Candidates:
     def __init__(self, protocol: Protocol, runs: Runs, count: int):
         self.protocol, self.runs, self.count = protocol, runs, count
 
+    @functools.cached_property
+    def before(self) -> dict[str, dict[str, Any]]:
+        """What the recipe stands on, the same for all its candidates.
+
+        Another process may go on with the others' runs meanwhile.
+        """
+        return _chosen(self.runs)
+
     def run(self, method: str, candidate: int, seed: int) -> dict[str, Any]:
         """The figures of one run."""
         arguments = candidates(method, self.count)[candidate]
-        before = _chosen(self.runs.frame()) if method == RECIPE else {}
+        before = self.before if method == RECIPE else {}
         tuned = {**usual(self.protocol.simulation), **before, method: arguments}
         # The recipe's candidates share what they average.
         task: Task = dataclasses.replace(self.protocol.task(seed), tuned=tuned)
@@ -139,7 +148,7 @@ class _Candidates:
             outcome = policy_outcome(
                 found["response"], found["cost"], fresh.data, budget=float(budget)
             )
-            if outcome.feasible:
+            if outcome.feasible and to_be_had(low, high):
                 shares.append((outcome.response - low) / (high - low))
                 errors.append(outcome.response_stderr / (high - low))
         if not shares:
@@ -162,38 +171,45 @@ def _means(frame: pd.DataFrame) -> pd.DataFrame:
     return means.reset_index()
 
 
-def _best(means: pd.DataFrame) -> list[int]:
-    """Row of each method's candidate with the largest mean share, the earliest of equals.
+def _best(runs: Runs) -> dict[str, int]:
+    """The candidate of each method with the largest mean share, the earliest of equals.
 
-    One that was refused on a seed does not compete with those that were not.
+    Compared on the seeds that all of them have: a study may have been stopped before it was through
+    with a seed. One that was refused on a seed does not compete with those that were not.
     """
-    most = means.groupby("method").seeds.transform("max")
-    whole = means[means.seeds == most]
-    return [int(row) for row in whole.groupby("method", sort=False).share.idxmax()]
+    refused = {(key["method"], key["candidate"]) for key, _ in runs.refused}
+    best: dict[str, int] = {}
+    for method, own in runs.frame().groupby("method", sort=False):
+        shares = own.pivot(index="seed", columns="candidate", values="share")
+        whole = [number for number in shares if (method, number) not in refused]
+        shares = shares[whole] if whole else shares
+        common = shares.dropna()
+        means = (common if len(common) else shares).mean()
+        best[str(method)] = int(means.fillna(-math.inf).idxmax())
+    return best
 
 
-def _chosen(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Arguments of the candidate with the largest mean share, {method: arguments}."""
-    if not len(frame):
+def _chosen(runs: Runs) -> dict[str, dict[str, Any]]:
+    """Arguments of each method's best candidate, {method: arguments}."""
+    if not len(runs):
         return {}
-    means = _means(frame)
-    rows = means.loc[_best(means)].to_dict("records")
-    return {row["method"]: dict(row["arguments"]) for row in rows}
+    arguments = runs.frame().groupby(["method", "candidate"]).arguments.first()
+    return {method: dict(arguments[method, best]) for method, best in _best(runs).items()}
 
 
 def _table(runs: Runs, simulation: str) -> str:
     frame = runs.frame()
     means = _means(frame)
-    best = set(_best(means))
+    best = _best(runs)
     columns = ["method", "candidate", "share", "estimate ± its error", "seconds"]
     rows: list[list[Any]] = []
-    for index, each in enumerate(means.to_dict("records")):
+    for each in means.to_dict("records"):
         shown = ", ".join(f"{name} {value}" for name, value in each["arguments"].items())
         known = not math.isnan(each["estimate"])
         rows.append(
             [
                 each["method"],
-                f"**{shown}**" if index in best else shown,
+                f"**{shown}**" if best[each["method"]] == each["candidate"] else shown,
                 report.spread(each["share"], each["sd"], digits=3),
                 f"{each['estimate']:.3f} ± {each['stderr']:.3f}" if known else None,
                 f"{each['seconds']:.1f}",

@@ -40,7 +40,7 @@ class Runs:
       settings: what all runs have in common, in JSON's types: rows, epochs, learning rate. What
         only says how many runs there are (seeds, methods) belongs to the keys.
       command: what was typed, to be kept beside the runs it made; None: nothing is.
-      restart: throw earlier runs away.
+      restart: throw earlier runs away, once there is one to take their place.
 
     Raises:
       ValueError: the file holds runs with other settings, or is damaged.
@@ -68,6 +68,9 @@ class Runs:
         self.settings = _plain(settings)
         self._makers: list[dict[str, Any]] = []
         self._runs: dict[str, dict[str, Any]] = {}
+        # What a restart throws away, with the first run that it brings; until then, it is on disk.
+        self._earlier = self._all_earlier() if restart else {}
+        self._waiting: list[tuple[Key, Mapping[str, Any], float]] = []
         self._restart = restart
         self._load()
         self._maker = {**({} if command is None else {"command": command}), **versions()}
@@ -83,31 +86,37 @@ class Runs:
           FileNotFoundError: there is none.
           ValueError: the file is damaged.
         """
-        try:
-            settings = json.loads(Path(path).read_text("utf-8"))["settings"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise _damaged(path, error) from error
-        return cls(path, settings)
+        return cls(path, _read(Path(path))[0])
 
     def _load(self) -> None:
         """Takes up what is on disk, which other processes may have written."""
-        if self._restart or not self.path.exists():
+        if not self.path.exists():
             return
         try:
-            kept = json.loads(self.path.read_text("utf-8"))
-            settings, self._makers = kept["settings"], list(kept["makers"])
-            self._runs = {_name(run["key"]): run for run in kept["runs"]}
-        except (ValueError, KeyError, TypeError) as error:
-            raise _damaged(self.path, error) from error
+            settings, makers, runs = _read(self.path)
+        except ValueError:
+            if self._restart:
+                return
+            raise
+        runs = {name: run for name, run in runs.items() if self._earlier.get(name) != run}
         names = dict.fromkeys([*settings, *self.settings])
         changed = [n for n in names if settings.get(n) != self.settings.get(n)]
-        if changed:
+        count = sum("figures" in run for run in runs.values())
+        if changed and count:
             was = ", ".join(f"{name}={settings.get(name)!r}" for name in changed)
             now = ", ".join(f"{name}={self.settings.get(name)!r}" for name in changed)
             raise ValueError(
-                f"{self.path} holds {len(self)} runs with {was}, now {now}; expected the same "
+                f"{self.path} holds {count} runs with {was}, now {now}; expected the same "
                 "settings to go on: give them, another output, or --restart (restart=True)."
             )
+        # Refusals alone, of other settings, are in nobody's way.
+        self._makers, self._runs = ([], {}) if changed or not runs else (makers, runs)
+
+    def _all_earlier(self) -> dict[str, dict[str, Any]]:
+        try:
+            return _read(self.path)[2]
+        except (FileNotFoundError, ValueError):
+            return {}
 
     def __len__(self) -> int:
         return sum("figures" in run for run in self._runs.values())
@@ -139,12 +148,20 @@ class Runs:
     def _keep(self, key: Key, result: Mapping[str, Any], seconds: float) -> None:
         with alone_in(self.path.parent):
             self._load()
-            self._restart = False  # from here on the file is this study's
+            refused = "error" in result
+            if refused and key in self:
+                return  # another process has brought it
+            self._waiting.append((key, result, seconds))
+            if refused and self._earlier:
+                return  # which takes the place of no earlier run
+            self._restart, self._earlier = False, {}  # from here on the file is this study's
             if self._maker not in self._makers:
                 self._makers.append(self._maker)
             maker = self._makers.index(self._maker)
-            run = {"key": key, **result, "seconds": round(seconds, 3), "maker": maker}
-            self._runs[_name(key)] = _plain(run)
+            for key, result, seconds in self._waiting:
+                run = {"key": key, **result, "seconds": round(seconds, 3), "maker": maker}
+                self._runs[_name(key)] = _plain(run)
+            self._waiting = []
             self._write()
 
     def complete(
@@ -262,11 +279,17 @@ class Runs:
         write_text(self.path, f'{{{head},\n "runs": [\n  {runs}\n ]}}\n')
 
 
-def _damaged(path: str | os.PathLike[str], error: Exception) -> ValueError:
-    return ValueError(
-        f"cannot read {path} ({type(error).__name__}: {error}); expected the runs of a study: it "
-        "is damaged, pass --restart (restart=True) or another output."
-    )
+def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Settings, makers and runs by the name of their key."""
+    try:
+        kept = json.loads(path.read_text("utf-8"))
+        runs = {_name(run["key"]): run for run in kept["runs"]}
+        return kept["settings"], list(kept["makers"]), runs
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"cannot read {path} ({type(error).__name__}: {error}); expected the runs of a study: "
+            "it is damaged, pass --restart (restart=True) or another output."
+        ) from error
 
 
 def _numbers(figures: Mapping[str, Any]) -> dict[str, Any]:
