@@ -223,6 +223,6 @@ def _table(runs: Runs, simulation: str) -> str:
         "with its standard error.",
         report.markdown(columns, rows),
         *report.refusals(runs.refused),
-        report.made_by(runs.makers),
+        report.made_by(runs.makers, runs.seconds),
     ]
     return "\n\n".join(parts) + "\n"
