@@ -148,17 +148,16 @@ class Runs:
     def _keep(self, key: Key, result: Mapping[str, Any], seconds: float) -> None:
         with alone_in(self.path.parent):
             self._load()
-            refused = "error" in result
-            if refused and key in self:
-                return  # another process has brought it
             self._waiting.append((key, result, seconds))
-            if refused and self._earlier:
-                return  # which takes the place of no earlier run
+            if "error" in result and self._earlier:
+                return  # a refusal takes the place of no earlier run
             self._restart, self._earlier = False, {}  # from here on the file is this study's
             if self._maker not in self._makers:
                 self._makers.append(self._maker)
             maker = self._makers.index(self._maker)
             for key, result, seconds in self._waiting:
+                if "error" in result and key in self:
+                    continue  # another process has brought it
                 run = {"key": key, **result, "seconds": round(seconds, 3), "maker": maker}
                 self._runs[_name(key)] = _plain(run)
             self._waiting = []
