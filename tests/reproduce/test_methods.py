@@ -276,9 +276,8 @@ def test_a_method_that_refuses_a_trial_is_named(tmp_path, monkeypatch):
 
 
 def test_a_candidate_refused_on_a_seed_is_not_chosen():
-    runs = {"method": "a", "candidate": [0, 1, 1], "seed": [0, 0, 1], "share": [0.9, 0.1, 0.2]}
-    runs |= {"estimate": 0.1, "stderr": 0.1, "seconds": 1.0, "arguments": [{"C": 1}, {"C": 2}, {}]}
-    assert methods_tuning._chosen(pd.DataFrame(runs)) == {"a": {"C": 2}}
+    runs = candidates_of({(0, 0): 0.9, (1, 0): 0.1, (1, 1): 0.2}, refused=[(0, 1)])
+    assert methods_tuning._chosen(runs) == {"DRP": {"n": 1}}
 
 
 @pytest.mark.slow
