@@ -66,8 +66,9 @@ def write(folder: Path, runs: Runs, seeds: int) -> None:
     online = {}
     for calibration in CALIBRATIONS:
         found = runs.frame(part="online", calibration=calibration, goal_weight=weight)
+        found = found[found.seed < seeds] if len(found) else found
         if len(found):  # else all were refused, as the table says
-            online[calibration] = found[found.seed < seeds]
+            online[calibration] = found
     write_text(folder / "table.md", _table(runs, offline, online, weight))
     curve, test = figures.panels(1, 2, height=4.2)
     _draw_curve(curve, offline, weight)
@@ -152,22 +153,18 @@ def _compared(online: pd.DataFrame, outcome: str) -> list[str]:
         own = relative(test, outcome)
         ends = (own.difference + side * 1.96 * own.stderr for side in (-1, 1))
         groups = (_group(test, f"{name}_{outcome}") for name in GROUPS)
-        first = [*groups, _percent(own.difference, *ends)]
+        first = [*groups, report.percent(own.difference, *ends)]
     return [
         f"{PAPER[outcome]:+.3%}",
         *first,
         *(report.spread(online[f"{name}_{outcome}"].mean(), math.nan, 5) for name in GROUPS),
-        _percent(over.mean, over.low, over.high),
+        report.percent(over.mean, over.low, over.high),
     ]
 
 
 def _group(test: pd.Series, figure: str) -> str:
     mean, reach = test[figure], 1.96 * test[f"{figure}_stderr"]
     return f"{mean:.5f} ({mean - reach:.5f} … {mean + reach:.5f})"
-
-
-def _percent(value: float, low: float, high: float) -> str:
-    return f"{value:+.2%}" + ("" if low != low else f" ({low:+.2%} … {high:+.2%})")
 
 
 def _draw_curve(axes: Any, offline: pd.DataFrame, weight: float) -> None:

@@ -76,8 +76,7 @@ def compared(frame: pd.DataFrame, order: Sequence[str], controls: Collection[str
     )
     seeds = wide.notna().sum()
     wide = wide.loc[:, seeds >= seeds.max() / 2]
-    common = wide.dropna()
-    reference = (common if len(common) else wide).mean().fillna(-np.inf).idxmax()
+    reference = report.largest(wide)
     found = report.comparison(frame, "share", reference=reference)
     found["control"] = found.method.isin(list(controls))
     found["best"] = found.method == reference
@@ -121,9 +120,8 @@ def _relative_responses(frame: pd.DataFrame, best: str) -> dict[str, str]:
     shown = {}
     for name in wide.columns:
         found = report.paired_difference(wide[name] / wide[best] - 1.0, np.zeros(len(wide)))
-        known = found.low == found.low
-        interval = f" ({found.low:+.2%} … {found.high:+.2%})" if known else ""
-        shown[name] = "-" if found.mean != found.mean else f"{found.mean:+.2%}{interval}"
+        known = found.mean == found.mean
+        shown[name] = report.percent(found.mean, found.low, found.high) if known else "-"
     return shown
 
 

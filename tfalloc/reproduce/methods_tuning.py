@@ -182,10 +182,7 @@ def _best(runs: Runs) -> dict[str, int]:
     for method, own in runs.frame().groupby("method", sort=False):
         shares = own.pivot(index="seed", columns="candidate", values="share")
         whole = [number for number in shares if (method, number) not in refused]
-        shares = shares[whole] if whole else shares
-        common = shares.dropna()
-        means = (common if len(common) else shares).mean()
-        best[str(method)] = int(means.fillna(-math.inf).idxmax())
+        best[str(method)] = int(report.largest(shares[whole] if whole else shares))
     return best
 
 

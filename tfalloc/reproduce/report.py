@@ -153,6 +153,22 @@ def comparison(
     return pd.DataFrame(rows)
 
 
+def largest(values: pd.DataFrame) -> Any:
+    """The column with the largest mean over the rows that all have, the earliest of equals.
+
+    So that none is ahead by easier seeds; over its own rows where no row has all.
+
+    Args:
+      values: one row per seed, one column for each that competes; NaN: was not run.
+
+    Example:
+      >>> largest(pd.DataFrame({"a": [0.1, 0.9], "b": [0.5, float("nan")]}))
+      'b'
+    """
+    common = values.dropna()
+    return (common if len(common) else values).mean().fillna(-math.inf).idxmax()
+
+
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A Markdown table, its first column to the left and the others to the right.
 
@@ -223,6 +239,15 @@ def difference(found: Difference | Mapping[str, Any], digits: int = 4) -> str:
         return mean
     interval = f"({found.low:+.{digits}f} … {found.high:+.{digits}f})"
     return f"{mean} {interval}, p = {found.p_value:.2g}"
+
+
+def percent(value: float, low: float, high: float) -> str:
+    """A relative difference for a table, with its interval if there is one.
+
+    >>> percent(0.0116, 0.0072, 0.016), percent(0.0116, float("nan"), float("nan"))
+    ('+1.16% (+0.72% … +1.60%)', '+1.16%')
+    """
+    return f"{value:+.2%}" + ("" if low != low else f" ({low:+.2%} … {high:+.2%})")
 
 
 def refusals(refused: Sequence[tuple[Mapping[str, Any], str]]) -> list[str]:

@@ -69,9 +69,8 @@ class Runs:
         self._makers: list[dict[str, Any]] = []
         self._runs: dict[str, dict[str, Any]] = {}
         # What a restart throws away, with the first run that it brings; until then, it is on disk.
-        self._earlier = self._all_earlier() if restart else {}
+        self._earlier = self._all_earlier() if restart else None
         self._waiting: list[tuple[Key, Mapping[str, Any], float]] = []
-        self._restart = restart
         self._load()
         self._maker = {**({} if command is None else {"command": command}), **versions()}
 
@@ -95,10 +94,11 @@ class Runs:
         try:
             settings, makers, runs = _read(self.path)
         except ValueError:
-            if self._restart:
+            if self._earlier is not None:
                 return
             raise
-        runs = {name: run for name, run in runs.items() if self._earlier.get(name) != run}
+        earlier = self._earlier or {}
+        runs = {name: run for name, run in runs.items() if earlier.get(name) != run}
         names = dict.fromkeys([*settings, *self.settings])
         changed = [n for n in names if settings.get(n) != self.settings.get(n)]
         count = sum("figures" in run for run in runs.values())
@@ -151,7 +151,7 @@ class Runs:
             self._waiting.append((key, result, seconds))
             if "error" in result and self._earlier:
                 return  # a refusal takes the place of no earlier run
-            self._restart, self._earlier = False, {}  # from here on the file is this study's
+            self._earlier = None  # from here on the file is this study's
             if self._maker not in self._makers:
                 self._makers.append(self._maker)
             maker = self._makers.index(self._maker)
