@@ -103,7 +103,7 @@ def measure_steps(arms: int, gradient: str) -> dict[str, float]:
 def measure_pipeline(path: str | None) -> dict[str, float]:
     """Rows a second of the batches that `fit` reads, without a step."""
     from tfalloc.data.preprocessing import build_preprocessor
-    from tfalloc.models.inputs import as_batches
+    from tfalloc.models.matrix_batches import as_batches
 
     rows = read(path) if path else trial(2, (WARM + 210) * BATCH)[0]
     batches = as_batches(

@@ -27,7 +27,7 @@ def test_called_from_outside():
 
 
 def test_through_a_callback_of_keras():
-    inside = {"warn": warn, "__name__": "tfalloc.models.fitting"}
+    inside = {"warn": warn, "__name__": "tfalloc.models.phases"}
     exec("def on_epoch_end(self, epoch, logs=None): warn('of a callback')", inside)
     callback = type("Ours", (keras.callbacks.Callback,), {"on_epoch_end": inside["on_epoch_end"]})
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfalloc.data import RCTData
 from tfalloc.gradients import FiniteDifference, GoalGradient
-from tfalloc.models import AllocationModel, budgets
+from tfalloc.models import AllocationModel, schedules
 from tfalloc.models.objective import surrogate
 
 
@@ -323,7 +323,7 @@ def test_messages(call, message):
 
 
 def test_budgets_are_uniform_on_their_range_and_alike_with_xla():
-    draw = lambda step: budgets.draw_budget((0.2, 0.6), 7, step)  # noqa: E731
+    draw = lambda step: schedules.draw_budget((0.2, 0.6), 7, step)  # noqa: E731
     steps = tf.range(4000)
     plain = tf.map_fn(draw, steps, fn_output_signature=tf.float32).numpy()
     compiled = tf.function(draw, jit_compile=True)

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from tfalloc.gradients import FiniteDifference, GoalGradient, Integrated, Smoothed
 from tfalloc.models import AllocationModel, WarmUp
-from tfalloc.models.budgets import budgets_to_judge
-from tfalloc.models.scaling import RATE, RunningNorms
+from tfalloc.models.objective import RATE, RunningNorms
+from tfalloc.models.schedules import budgets_to_judge
 
 
 @keras.saving.register_keras_serializable(package="tests")

@@ -16,7 +16,7 @@ import keras
 from tfalloc.baselines.decisions import DecisionGradient, ImprovedFiniteDifference, PolicyLearning
 from tfalloc.baselines.direct import Scored
 from tfalloc.models import AllocationModel
-from tfalloc.models.inputs import as_trial_data
+from tfalloc.models.matrix_batches import as_trial_data
 
 LOSSES = ("pl", "mer", "ifd")
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from tfalloc.data import RCTData
-from tfalloc.models.inputs import as_batches
+from tfalloc.models.matrix_batches import as_batches
 
 BATCH_ROWS = 65_536
 

@@ -17,8 +17,8 @@ from tfalloc.cli.parse import Budget, parse_list
 from tfalloc.cli.progress import EpochProgress
 from tfalloc.data import RCTData
 from tfalloc.models import AllocationModel, Checkpoint
-from tfalloc.models.checkpoint import OtherRunError
 from tfalloc.models.objective import SCALES as GOAL_SCALES
+from tfalloc.models.resume import OtherRunError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,7 @@ from tfalloc.models.heads import (
     check_trial,
     choose_cost_family,
 )
-from tfalloc.models.inputs import as_batches, as_trial_data, sample_matrix
+from tfalloc.models.matrix_batches import as_batches, as_trial_data, sample_matrix
 from tfalloc.models.networks import (
     build_network,
     copy_untrained,

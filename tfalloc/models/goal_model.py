@@ -9,18 +9,18 @@ import tensorflow as tf
 
 from tfalloc.data import RCTData
 from tfalloc.gradients import Gradient
-from tfalloc.models import fitting, replicas, resuming
-from tfalloc.models.budgets import check_budgets
+from tfalloc.models import phases, replicas, resume
 from tfalloc.models.cross_fitting import CrossFitted, cross_fit
-from tfalloc.models.inputs import as_batches, as_trial_data
-from tfalloc.models.step import GoalStep
-from tfalloc.models.validation import whole_set_outcome
+from tfalloc.models.matrix_batches import as_batches, as_trial_data
+from tfalloc.models.schedules import check_budgets
+from tfalloc.models.train_step import TrainStep
+from tfalloc.models.whole_set import whole_set_outcome
 
 
-class GoalModel(GoalStep):
+class GoalModel(TrainStep):
     """Fits and evaluates; a subclass brings the network, predictions and losses.
 
-    Beside what `GoalStep` asks for, a subclass sets `preprocessor` and defines `adapt`, `_adapted`
+    Beside what `TrainStep` asks for, a subclass sets `preprocessor` and defines `adapt`, `_adapted`
     and `two_stage_copy`.
     """
 
@@ -28,7 +28,7 @@ class GoalModel(GoalStep):
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
-        self.goal_influence: Any = None  # of each row last evaluated, see `validation.Judged`
+        self.goal_influence: Any = None  # of each row last evaluated, see `whole_set.Judged`
 
     # Fit -----------------------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ class GoalModel(GoalStep):
                 x, validation_data = x.split([1 - validation_split, validation_split], self.seed)
             if batch_size is None:
                 batch_size = min(10_000, max(1, len(x) // 10))
-        callbacks = fitting.plan(
+        callbacks = phases.plan(
             callbacks,
             through_allocation=objective.through_allocation,
             warm_start=warm_start,
@@ -136,9 +136,9 @@ class GoalModel(GoalStep):
             judged=bool(objective.validation_budgets),
             judge=lambda: self._validation_logs(validation_data),
         )
-        if warm_start == fitting.GIVEN and not self._adapted:
+        if warm_start == phases.GIVEN and not self._adapted:
             raise ValueError(
-                f"warm_start={fitting.GIVEN!r} starts from weights that the model has, and it has "
+                f"warm_start={phases.GIVEN!r} starts from weights that the model has, and it has "
                 "none yet: fit, load or imitate first, or pass warm_start=True."
             )
         if not self._adapted:
@@ -160,8 +160,8 @@ class GoalModel(GoalStep):
             "initial_epoch": initial_epoch,
             **{name: value for name, value in kwargs.items() if name != "verbose"},
         }
-        phases = 2 if warm_start is True else 1
-        last_epoch = initial_epoch + phases * (epochs - initial_epoch)
+        num_phases = 2 if warm_start is True else 1
+        last_epoch = initial_epoch + num_phases * (epochs - initial_epoch)
         whole = len(x) // rows if own else max(int(x.cardinality()), 0)  # batches of an epoch
         if own:
             kwargs["steps_per_epoch"] = kwargs.get("steps_per_epoch") or whole
@@ -174,8 +174,8 @@ class GoalModel(GoalStep):
                 "data": x,
                 "validation_data": validation_data,
             }
-            checkpoint, saved = resuming.open_run(resume_from, self, settings)
-            callbacks = resuming.ResumableCallbacks(
+            checkpoint, saved = resume.open_run(resume_from, self, settings)
+            callbacks = resume.ResumableCallbacks(
                 callbacks,
                 self,
                 checkpoint,
@@ -187,7 +187,7 @@ class GoalModel(GoalStep):
             )
             if saved and saved["finished"]:
                 self.history.on_train_begin()
-                resuming.restore(self, [self.history], saved)
+                resume.restore(self, [self.history], saved)
                 return self.history
             if saved:
                 first_epoch, taken = saved["epoch"], saved["total_steps"] * self.steps_per_execution

@@ -20,9 +20,9 @@ import tensorflow as tf
 
 from tfalloc.data import RCTData
 from tfalloc.models import replicas
-from tfalloc.models.fitting import EpochLogs
-from tfalloc.models.inputs import as_batches
-from tfalloc.models.step import GoalStep
+from tfalloc.models.matrix_batches import as_batches
+from tfalloc.models.phases import EpochLogs
+from tfalloc.models.train_step import TrainStep
 
 # Rows a step by default: the targets have no noise, so that steps count for more than rows.
 USUAL_BATCH = 1_000
@@ -31,7 +31,7 @@ LEAST_BATCHES = 20  # of an epoch
 ROUNDING = 1e-6
 
 
-class Pupil(GoalStep):
+class Pupil(TrainStep):
     """Trains the network of a model, with another optimizer, on outcomes of all arms.
 
     Args:

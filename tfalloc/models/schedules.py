@@ -1,12 +1,86 @@
-"""The weight of the goal over the steps of training: a number or a schedule."""
+"""What may change from step to step: the budget and the weight of the goal.
+
+Both are a number or a callable of the step; a budget may also be a range (low, high), from which
+every step draws anew.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
+
+Budget = float | tuple[float, float] | Callable[[tf.Tensor], Any] | None
+
+RANGE_POINTS = 5  # budgets at which validation judges a range
+
+
+def check_budget(budget: Any) -> Budget:
+    """Refuses budgets that are neither a number, a range (low, high), nor a callable.
+
+    Raises:
+      ValueError: with the budget as passed and what was expected.
+    """
+    if budget is None or callable(budget):
+        return budget
+    numbers = _numbers("budget", budget)
+    if numbers.size not in (1, 2):
+        raise ValueError(
+            f"budget={budget!r}: expected one cost per user, a range (low, high), or a callable of "
+            "the step."
+        )
+    if numbers.size == 1:
+        return float(numbers[0])
+    if numbers[0] > numbers[1]:
+        raise ValueError(f"budget={budget!r}: expected a range (low, high) with low <= high.")
+    return float(numbers[0]), float(numbers[1])
+
+
+def check_budgets(budgets: Any) -> tuple[float, ...]:
+    """One budget or several, ascending and each once.
+
+    Raises:
+      ValueError: if one is negative or not finite, or there is none.
+    """
+    return tuple(np.unique(_numbers("budgets", budgets)).tolist())
+
+
+def budgets_to_judge(budget: Budget) -> tuple[float, ...]:
+    """Where validation judges a budget of training: there, or at five points of a range.
+
+    Example:
+      >>> budgets_to_judge((0.25, 0.5))
+      (0.25, 0.3125, 0.375, 0.4375, 0.5)
+    """
+    if budget is None:
+        return ()
+    if callable(budget):
+        return check_budgets(float(budget(tf.constant(0, tf.int64))))
+    if isinstance(budget, tuple):
+        return check_budgets(np.linspace(*budget, RANGE_POINTS))
+    return (budget,)
+
+
+def draw_budget(budget: Budget, seed: int, step: tf.Tensor) -> tf.Tensor:
+    """The budget of a training step: fixed, uniform on a range, or what the callable says."""
+    if callable(budget):
+        return tf.cast(budget(step), tf.float32)
+    if isinstance(budget, tuple):
+        pair = step_seed(seed, step)
+        low, high = budget
+        # Integer bits: float draws differ between XLA and plain graphs when the seed is a tensor.
+        bits = tf.random.stateless_uniform((), pair, None, None, tf.int32, alg="philox")
+        return low + (high - low) * (tf.cast(bits, tf.float32) / 2.0**32 + 0.5)
+    return tf.constant(budget, tf.float32)
+
+
+def step_seed(seed: int, step: tf.Tensor) -> tf.Tensor:
+    """A pair of integers for stateless random operations, different at each step."""
+    return tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)])
 
 
 @keras.saving.register_keras_serializable(package="tfalloc")
@@ -66,3 +140,15 @@ def weight_at(goal_weight: Any, step: tf.Tensor) -> tf.Tensor:
     """goal_weight at a step: a number, or a schedule (also a Keras LearningRateSchedule)."""
     value = goal_weight(step) if callable(goal_weight) else goal_weight
     return tf.cast(value, tf.float32)
+
+
+def _numbers(name: str, value: Any) -> np.ndarray:
+    try:
+        numbers = np.atleast_1d(np.asarray(value, dtype=np.float64)).ravel()
+    except (TypeError, ValueError):
+        numbers = np.array([np.nan])
+    if not numbers.size or not np.all(np.isfinite(numbers)) or np.any(numbers < 0):
+        raise ValueError(
+            f"{name}={value!r}: expected a finite cost per user that is not negative, or several."
+        )
+    return numbers

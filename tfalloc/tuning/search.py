@@ -26,7 +26,7 @@ import tensorflow as tf
 
 from tfalloc.data import RCTData
 from tfalloc.evaluation import policy_outcome
-from tfalloc.models.budgets import check_budget
+from tfalloc.models.schedules import check_budget
 from tfalloc.tuning.results import Study, model_file, predictions_file, summarise
 from tfalloc.tuning.settings import check_names, default_space, merge, prepare
 

@@ -1,4 +1,4 @@
-"""`GoalStep`: one training step through the allocation of a budget.
+"""`TrainStep`: one training step through the allocation of a budget.
 
 network -> raw outputs -> predictions (v, c) -> gradients of the expected outcome
                        -> prediction losses  -> surrogate, scaled -> optimizer
@@ -13,18 +13,16 @@ import tensorflow as tf
 
 from tfalloc.gradients import Gradient
 from tfalloc.models import replicas
-from tfalloc.models.budgets import draw_budget, step_seed
 from tfalloc.models.cross_fitting import CrossFitted
-from tfalloc.models.objective import Objective, surrogate
-from tfalloc.models.scaling import RunningNorms
-from tfalloc.models.schedules import weight_at
-from tfalloc.models.settings import described
+from tfalloc.models.objective import Objective, RunningNorms, surrogate
+from tfalloc.models.resume import described
+from tfalloc.models.schedules import draw_budget, step_seed, weight_at
 
 METRICS = ("loss", "response_loss", "cost_loss")
 GOAL_METRICS = ("goal", "alpha", "matched", "matched_responders")
 
 
-class GoalStep(keras.Model):
+class TrainStep(keras.Model):
     """Compiles an objective and takes one training step.
 
     A subclass sets `network` (a Keras model from a feature matrix to raw outputs) and `seed`, and

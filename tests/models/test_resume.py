@@ -14,7 +14,7 @@ from tests.models.conftest import make_model, make_trial
 from tfalloc.data import RCTData
 from tfalloc.gradients import Integrated
 from tfalloc.models import AllocationModel, Checkpoint
-from tfalloc.models import checkpoint as checkpoint_module
+from tfalloc.models import resume as resume_module
 
 pytestmark = pytest.mark.slow
 
@@ -369,7 +369,7 @@ class TestFiles:
             run(data, make, directory=tmp_path)
 
     def test_a_full_disk_does_not_end_training(self, data, whole, tmp_path, monkeypatch):
-        write, calls = checkpoint_module._write_whole, []
+        write, calls = resume_module._write_whole, []
 
         def full(path, content):
             calls.append(path)
@@ -377,7 +377,7 @@ class TestFiles:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             write(path, content)
 
-        monkeypatch.setattr(checkpoint_module, "_write_whole", full)
+        monkeypatch.setattr(resume_module, "_write_whole", full)
         kill = KillAt("batch end", 8)
         with pytest.warns(UserWarning, match="No space left on device") as said:
             assert run(data, make, kill, tmp_path) is None
@@ -439,4 +439,4 @@ def test_weights_that_are_not_finite_end_training(data, tmp_path):
     assert len(history.epoch) == 3
     assert all(np.isfinite(weights).all() for weights in model.get_weights())  # the best epoch's
     keep = max(tmp_path.glob("state-*.npz"))
-    assert not checkpoint_module._unpack(keep)["finished"]
+    assert not resume_module._unpack(keep)["finished"]

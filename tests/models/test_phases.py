@@ -9,7 +9,7 @@ import pytest
 
 from tfalloc.gradients import Integrated, Smoothed
 from tfalloc.models import AllocationModel
-from tfalloc.models.fitting import Best
+from tfalloc.models.phases import Best
 
 
 def fit(model, data, **options):
@@ -441,7 +441,7 @@ class TestKeepingTwoStage:
             return self.weights
 
     def best(self):
-        from tfalloc.models.fitting import Best
+        from tfalloc.models.phases import Best
 
         two_stage, final = Best("val_loss"), Best("val_goal")
         logs = {"val_loss": 1.0, "val_goal": 0.30}

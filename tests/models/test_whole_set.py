@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfalloc.models.validation import Rows, goals
+from tfalloc.models.whole_set import Rows, goals
 from tfalloc.outcome import expected_outcome
 
 
