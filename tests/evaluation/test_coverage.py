@@ -7,9 +7,9 @@ import pytest
 
 from tests.evaluation.trials import draw, make_world
 from tfalloc.evaluation import compare, policy_outcome, true_curve
-from tfalloc.evaluation._influence import centred, mean_and_influence, standard_error
-from tfalloc.evaluation._path import find_crossing, make_path
-from tfalloc.evaluation._rows import as_rows
+from tfalloc.evaluation.influence import centred, mean_and_influence, standard_error
+from tfalloc.evaluation.policy_path import find_crossing, make_path
+from tfalloc.evaluation.trial_rows import as_rows
 
 TRIALS = 400
 ROWS = 5_000

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from tfalloc import export, mckp, outcome
-from tfalloc.export.budget_table import MAX_KNOTS, fit_table
-from tfalloc.export.cost_curve import predicted_curve
+from tfalloc.export.budget_table import MAX_KNOTS, fit_table, predicted_policy_cost
 
 
 def predictions(rows=3000, arms=4, seed=0):
@@ -25,7 +24,7 @@ def spend(v, c, alpha, weight=None):
 def test_predicted_curve_is_the_exact_path(weighted):
     v, c = predictions()
     weight = np.random.default_rng(1).random(len(v)) + 0.5 if weighted else None
-    curve = predicted_curve(v, c, weight)
+    curve = predicted_policy_cost(v, c, weight)
     if not weighted:
         steps = mckp.path(v, c)
         np.testing.assert_allclose(curve.cost[[0, -1]], steps.cost[[-1, 0]], rtol=1e-12)
@@ -38,7 +37,7 @@ def test_predicted_curve_is_the_exact_path(weighted):
 
 def test_spend_never_above_the_budget_and_close_to_it():
     v, c = predictions(rows=20_000)
-    curve = predicted_curve(v, c)
+    curve = predicted_policy_cost(v, c)
     table = fit_table(curve)
     assert len(table.alpha) <= MAX_KNOTS
     assert np.all(np.diff(table.alpha) < 0) and np.all(np.diff(table.cost) >= 0)
@@ -55,7 +54,7 @@ def test_spend_never_above_the_budget_and_close_to_it():
 def test_small_budgets_have_small_errors_and_a_range_smaller_ones():
     v, c = predictions(rows=20_000, seed=5)
     c -= c.min(axis=1, keepdims=True)
-    curve = predicted_curve(v, c)
+    curve = predicted_policy_cost(v, c)
     budget = 0.002 * curve.cost[0]
     assert budget - spend(v, c, fit_table(curve).lookup(budget)[0]) < 0.02 * budget
     around = (0.4 * curve.cost[0], 0.41 * curve.cost[0])
@@ -74,7 +73,7 @@ def test_users_alike_up_to_rounding_move_together():
     v = np.array([[0.5, 0.6], [0.5, 0.9]]).repeat(1000, axis=0)
     noisy = (v * (1 + 1e-7 * rng.normal(size=v.shape))).astype(np.float32)
     c = np.array([[0.0, 1.0]]).repeat(2000, axis=0).astype(np.float32)
-    table = fit_table(predicted_curve(noisy, c))
+    table = fit_table(predicted_policy_cost(noisy, c))
     again = (v * (1 + 1e-7 * rng.normal(size=v.shape))).astype(np.float32)
     for budget in np.linspace(0.0, 1.0, 101):
         assert spend(again, c, table.lookup(budget)[0]) <= budget
@@ -83,7 +82,7 @@ def test_users_alike_up_to_rounding_move_together():
 def test_value_ties_at_price_zero():
     # Equal values: argmax takes the first, dear arm at alpha = 0, the cheap one at any alpha > 0.
     v, c = np.full((10, 2), 0.5, np.float32), np.array([[3.0, 1.0]] * 10, np.float32)
-    table = fit_table(predicted_curve(v, c))
+    table = fit_table(predicted_policy_cost(v, c))
     assert table.lookup(2.0)[0] > 0.0
     for budget in (1.0, 2.0, 2.99, 3.0, 9.0):
         assert spend(v, c, table.lookup(budget)[0]) <= budget
@@ -139,4 +138,4 @@ def test_clamped_outside_the_range(exported):
 def test_budget_ranges_are_checked(budgets, message):
     v, c = predictions(rows=50)
     with pytest.raises(ValueError, match=message):
-        fit_table(predicted_curve(v, c + 1.0), budgets=budgets)
+        fit_table(predicted_policy_cost(v, c + 1.0), budgets=budgets)

@@ -1,14 +1,14 @@
 """What a policy achieves: outcomes at equal cost, curves and paired comparisons, with intervals."""
 
-from tfalloc.evaluation.aucc import aucc, compare_aucc
 from tfalloc.evaluation.calibration import calibration
 from tfalloc.evaluation.compare import compare
 from tfalloc.evaluation.curves import outcome_curve
 from tfalloc.evaluation.plots import plot_calibration, plot_outcome_curves, plot_treatment_mix
 from tfalloc.evaluation.policy import PolicyOutcome, policy_outcome
-from tfalloc.evaluation.qini import auuc, qini
-from tfalloc.evaluation.rank_metric import RankMetric
-from tfalloc.evaluation.scores import aucc_score
+from tfalloc.evaluation.ranking.aucc import aucc, compare_aucc
+from tfalloc.evaluation.ranking.bootstrap import RankMetric
+from tfalloc.evaluation.ranking.qini import auuc, qini
+from tfalloc.evaluation.ranking.scores import aucc_score
 from tfalloc.evaluation.truth import mix_curve, oracle_curve, true_curve
 
 __all__ = [

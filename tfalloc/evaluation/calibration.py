@@ -9,10 +9,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tfalloc.evaluation._checks import as_count, check_confidence
-from tfalloc.evaluation._influence import standard_error
-from tfalloc.evaluation._rows import Floats, Rows, as_predictions, as_rows, require_rows
+from tfalloc.evaluation.influence import standard_error
 from tfalloc.evaluation.policy import quantile
+from tfalloc.evaluation.trial_rows import (
+    Floats,
+    Rows,
+    as_count,
+    as_predictions,
+    as_rows,
+    check_confidence,
+    require_rows,
+)
 
 
 def calibration(

@@ -11,10 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tfalloc.evaluation._checks import as_pair, check_budget, check_confidence
-from tfalloc.evaluation._influence import standard_error
-from tfalloc.evaluation._rows import as_predictions, as_rows, require_rows
+from tfalloc.evaluation.influence import standard_error
 from tfalloc.evaluation.policy import Evaluator, PolicyOutcome, quantile
+from tfalloc.evaluation.trial_rows import (
+    as_pair,
+    as_predictions,
+    as_rows,
+    check_budget,
+    check_confidence,
+    require_rows,
+)
 
 
 def compare(

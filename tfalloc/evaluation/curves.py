@@ -8,11 +8,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tfalloc.evaluation._bands import largest_t, standardised
-from tfalloc.evaluation._checks import as_count, check_budget, check_confidence
-from tfalloc.evaluation._path import Path
-from tfalloc.evaluation._rows import Floats, Rows, as_predictions, as_rows, require_rows
+from tfalloc.evaluation.influence import largest_t, standardised
 from tfalloc.evaluation.policy import Evaluator
+from tfalloc.evaluation.policy_path import Path
+from tfalloc.evaluation.trial_rows import (
+    Floats,
+    Rows,
+    as_count,
+    as_predictions,
+    as_rows,
+    check_budget,
+    check_confidence,
+    require_rows,
+)
 from tfalloc.mckp.hull import climb
 
 BANDS = ("pointwise", "simultaneous")
@@ -78,7 +86,7 @@ def outcome_curve(
       [[0.0, 0.0, 0.0], [0.5, 0.25, 0.5], [1.0, 0.5, 1.0]]
 
     Source of the simultaneous band: the multiplier bootstrap of the largest t statistic, Belloni,
-    Chernozhukov, Fernandez-Val, Hansen 2017, section 5 (see `_bands`).
+    Chernozhukov, Fernandez-Val, Hansen 2017, section 5 (see `influence`).
     """
     check_confidence(confidence)
     if band not in BANDS:

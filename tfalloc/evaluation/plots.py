@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tfalloc.evaluation._figure import (
+from tfalloc.evaluation.figure_style import (
     DASHES,
     INK,
     LARGE,

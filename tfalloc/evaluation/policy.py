@@ -10,16 +10,23 @@ import numpy as np
 import numpy.typing as npt
 
 from tfalloc._warn import warn
-from tfalloc.evaluation._checks import check_budget, check_confidence
-from tfalloc.evaluation._influence import (
+from tfalloc.evaluation.influence import (
     Slopes,
     centred,
     inflation,
     mean_and_influence,
     standard_error,
 )
-from tfalloc.evaluation._path import Crossing, find_crossing, make_path
-from tfalloc.evaluation._rows import Floats, Rows, as_predictions, as_rows, require_rows
+from tfalloc.evaluation.policy_path import Crossing, find_crossing, make_path
+from tfalloc.evaluation.trial_rows import (
+    Floats,
+    Rows,
+    as_predictions,
+    as_rows,
+    check_budget,
+    check_confidence,
+    require_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ def policy_outcome(
     C(alpha) is a step function. The policies just below and just above alpha are mixed (users
     indifferent at alpha are randomised) so that C equals the budget exactly, not one step below:
     models are compared at the same cost. V and C are those of the mixture. The standard error
-    allows for alpha, which was chosen by the same noisy C (`_influence`):
+    allows for alpha, which was chosen by the same noisy C (`influence`):
 
         psi_i = w_i 1{i in S} [(y_i - V) - mu (z_i - C)] / sum_S w,   stderr^2 = sum_i psi_i^2
 

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tfalloc.evaluation._checks import check_budget
-from tfalloc.evaluation._rows import Floats, as_predictions
+from tfalloc.evaluation.trial_rows import Floats, as_predictions, check_budget
 from tfalloc.mckp.hull import climb
 
 # A true cost this close to the budget (relative) meets it: rounding of running sums.

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfalloc.export.budget_table import BudgetTable
-from tfalloc.export.inputs import Inputs
+from tfalloc.export.served_features import Inputs
 
 FILE = os.path.join("assets.extra", "policy.json")
 FORMAT = 1

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfalloc.data import RCTData
-from tfalloc.export.inputs import Feature, Inputs
+from tfalloc.export.served_features import Feature, Inputs
 
 BATCH_ROWS = 8192
 

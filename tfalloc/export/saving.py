@@ -12,11 +12,15 @@ import tensorflow as tf
 
 from tfalloc.data import RCTData
 from tfalloc.export import metadata
-from tfalloc.export.budget_table import BudgetTable, fit_table
-from tfalloc.export.cost_curve import predicted_curve, trial_curve
+from tfalloc.export.budget_table import (
+    BudgetTable,
+    estimated_policy_cost,
+    fit_table,
+    predicted_policy_cost,
+)
 from tfalloc.export.directory import appearing, check_target
-from tfalloc.export.inputs import Inputs, inputs_of
 from tfalloc.export.population import Predicted, first_rows, predict_rows
+from tfalloc.export.served_features import Inputs, inputs_of
 from tfalloc.export.signatures import ALPHA, BUDGET, Server
 
 CALIBRATIONS = ("predicted", "trial")
@@ -45,7 +49,7 @@ def save(
         allocate_for_budget       features, policy_budget  ... and alpha, clamped
 
     Features are one input per column, float32 or string, or `features` [batch, F] for a matrix;
-    names that TensorFlow does not allow are changed (`inputs.argument_name`). `treatment` is int32,
+    names that TensorFlow does not allow are changed (`served_features.argument_name`). `treatment` is int32,
     response and cost are of the chosen arm, `alpha` is the float32 price used, `clamped` is bool.
 
     A policy budget is cost per user. It buys the smallest tabled alpha at which spend on the
@@ -81,12 +85,14 @@ def save(
     names = _names(treatment_names, trial, population, server.num_treatments)
 
     rows = predict_rows(server.serve, population, inputs, "population")
-    curve = predicted_curve(rows.response, rows.cost, rows.weight)
+    curve = predicted_policy_cost(rows.response, rows.cost, rows.weight)
     recorded: Predicted | None = None
     if trial is not None:
         same = trial is population
         recorded = rows if same else predict_rows(server.serve, trial, inputs, "trial")
-        curve = trial_curve(recorded.response, recorded.cost, recorded.trial, curve.largest_price)
+        curve = estimated_policy_cost(
+            recorded.response, recorded.cost, recorded.trial, curve.largest_price
+        )
     table = fit_table(curve, budgets=budgets)
     fallback = int(np.argmin(rows.cost.mean(axis=0, dtype=np.float64)))
     server.add_policy(table, fallback)

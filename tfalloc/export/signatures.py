@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfalloc.export.budget_table import ROUNDING, BudgetTable
-from tfalloc.export.inputs import Inputs
+from tfalloc.export.served_features import Inputs
 
 ALPHA, BUDGET = "policy_alpha", "policy_budget"
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfalloc.evaluation._figure import INK as INK
-from tfalloc.evaluation._figure import LARGE, MEDIUM, SMALL, finish, styled_axes
-from tfalloc.evaluation._figure import PALETTE as PALETTE
+from tfalloc.evaluation.figure_style import INK as INK
+from tfalloc.evaluation.figure_style import LARGE, MEDIUM, SMALL, finish, styled_axes
+from tfalloc.evaluation.figure_style import PALETTE as PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from tfalloc.evaluation._figure import (
+from tfalloc.evaluation.figure_style import (
     INK,
     LARGE,
     MEDIUM,

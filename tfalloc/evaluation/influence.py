@@ -18,6 +18,19 @@ Doubly robust, with M_i what a frozen model expects of row i under its assigned 
 
 and the influence of row i is s_i (M_i - mean of M) / sum s + w_i m_i (y_i - M_it - R) / sum w m.
 Rows of one cluster are not independent: their influences are added before they are squared.
+
+Bands that hold at all budgets at once come from the largest of many correlated t statistics.
+The estimates at M budgets are sums of influences psi_m,i of the same rows. Multiply rows (or
+clusters) by independent standard normal g_i: the multiplier bootstrap
+
+    T = max_m | sum_i g_i psi_m,i | / stderr_m
+
+has, in the limit, the distribution of the largest error in units of its standard error, so its
+quantile takes the place of 1.96. Given the data the M sums are jointly normal, and their covariance
+is the Gram matrix of the influences: M x M numbers instead of as many draws as there are rows.
+
+Source: Belloni, Chernozhukov, Fernandez-Val, Hansen, "Program Evaluation and Causal Inference with
+High-Dimensional Data", Econometrica 2017, section 5; Chernozhukov, Chetverikov, Kato 2013.
 """
 
 from __future__ import annotations
@@ -25,8 +38,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tfalloc.evaluation._path import Path
-from tfalloc.evaluation._rows import Floats, Rows
+from tfalloc.evaluation.policy_path import Path
+from tfalloc.evaluation.trial_rows import Floats, Rows
 
 # Points of the path that enter the regression for mu.
 GRID_POINTS = 400
@@ -39,6 +52,9 @@ SIGNAL = 8.0
 # and mu so many of its own. But mu may be 0: beyond WIDE, better noisy than of another place.
 MU_SIGNAL = 4.0
 WIDE = 0.3
+
+# The 95 % quantile of T is then off by less than 1 %.
+NUM_DRAWS = 20_000
 
 
 class Slopes:
@@ -205,3 +221,33 @@ def inflation(rows: Rows) -> float:
     psi = rows.sample_weight * (rows.response - means[rows.treatment])
     alone = float(psi @ psi)
     return max(standard_error(psi, rows) ** 2 / alone, 1.0) if alone > 0.0 else 1.0
+
+
+def standardised(influence: Floats, rows: Rows) -> npt.NDArray[np.float32]:
+    """Influences of clusters (of rows, without clusters), scaled to a sum of squares of 1."""
+    psi = by_cluster(influence, rows.cluster)
+    scale = np.sqrt(psi @ psi)
+    return (psi / scale if scale > 0.0 else 0.0 * psi).astype(np.float32)
+
+
+def largest_t(influences: npt.NDArray[np.float32], confidence: float, seed: int) -> float:
+    """Quantile of T: half-width of a simultaneous band, in standard errors.
+
+    Args:
+      influences: [M, N], of `standardised`; rows of NaN, where nothing is matched, are left out.
+      confidence: level.
+      seed: of the draws.
+
+    Example:
+      >>> alone = np.eye(1, dtype=np.float32)
+      >>> abs(largest_t(alone, 0.95, seed=0) - 1.96) < 0.05  # one budget: a pointwise interval
+      True
+    """
+    live = influences[np.isfinite(influences[:, 0])]
+    correlation = (live @ live.T).astype(np.float64)
+    # Eigenvectors, because neighbouring budgets may share all their rows: rank below M.
+    values, vectors = np.linalg.eigh(correlation)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    draws = np.random.default_rng(seed).standard_normal((NUM_DRAWS, root.shape[1]))
+    largest = np.abs(draws @ root.T).max(axis=1, initial=0.0)
+    return float(np.quantile(largest, confidence))

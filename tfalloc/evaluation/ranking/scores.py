@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfalloc.evaluation._rows import Floats, as_predictions
+from tfalloc.evaluation.trial_rows import Floats, as_predictions
 
 # Rows scored at a time: K (K - 1) / 2 pairs of arms are compared in cache.
 BLOCK_ROWS = 16_384

@@ -7,8 +7,14 @@ alpha, `outcome.match_intervals`. One sort of the ends of all intervals and runn
 
 for every alpha. Only the open intervals between neighbouring ends are kept: *at* an end some user
 is indifferent between two arms, and which way `argmax` breaks that tie is of no interest to an
-evaluation that randomises between both sides. A doubly robust estimate adds the sums over all rows
-of what a model expects under the assigned arms (`_expected`).
+evaluation that randomises between both sides.
+
+A doubly robust estimate counts *every* row under its assigned arm, too. That arm changes at the
+upgrades of the row's hull (`mckp.hull`), so the model's sums along the whole path
+
+    sum_i s_i m_{i, x_i(alpha)},      s the sample weights,
+
+are the sum at alpha = 0, and a change at the shadow price of each upgrade.
 """
 
 from __future__ import annotations
@@ -18,8 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tfalloc.evaluation._expected import Expected
-from tfalloc.evaluation._rows import Floats, Rows
+from tfalloc.evaluation.trial_rows import Floats, Rows
+from tfalloc.mckp.hull import climb
 from tfalloc.outcome import match_intervals
 
 # Rows of match intervals found at a time: bounds memory at 30 arms to some 200 MB.
@@ -27,6 +33,61 @@ BLOCK_ROWS = 65_536
 
 # A matched cost this close to the budget (relative) meets it: rounding of running sums.
 ROUNDING = 1e-10
+
+
+class Expected:
+    """The model's expectations along the path of one policy.
+
+    Args:
+      value: [N, K], predicted response, by which the policy assigns.
+      price: [N, K], predicted cost.
+      rows: the trial, with the model's expectations.
+
+    Attributes:
+      steps: upgrades of all rows, with their prices.
+      dearest: sums of expected response and cost over rows at alpha = 0.
+      changes: what passing each upgrade's price, from below, adds to these sums, [steps] each.
+    """
+
+    def __init__(self, value: npt.NDArray[Any], price: npt.NDArray[Any], rows: Rows):
+        done = climb(value, price)
+        self._models, self._cheapest = rows.models, done.treatment.astype(np.intp)
+        self.steps = done.steps
+        self._after = done.steps.treatment.astype(np.intp)
+        weight = rows.sample_weight
+        row, before, moved = done.steps.row, done.steps.before, weight[done.steps.row]
+        self.changes = [
+            moved * (model[row, before].astype(np.float64) - model[row, self._after])
+            for model in self._models
+        ]
+        self.dearest = [float(weight @ x) for x in self._of(self._arms(self.steps.price > 0.0))]
+
+    def at(self, alpha: float, dearer_share: float) -> tuple[Floats, ...]:
+        """Expected response and cost of each row, [N] each, under the policy at alpha.
+
+        Args:
+          alpha: shadow price.
+          dearer_share: share of users for whom ties at alpha go to the dearer arm.
+        """
+        above = self._of(self._arms(self.steps.price > alpha))
+        if dearer_share == 0.0:
+            return above
+        below = self._of(self._arms(self.steps.price >= alpha))
+        return tuple(
+            (1.0 - dearer_share) * high + dearer_share * low
+            for high, low in zip(above, below, strict=True)
+        )
+
+    def _arms(self, taken: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+        """[N], the arm that each row holds after these upgrades."""
+        arm = self._cheapest.copy()
+        # Steps go from cheap to dear within a row and NumPy assigns in order: the last one stays.
+        arm[self.steps.row[taken]] = self._after[taken]
+        return arm
+
+    def _of(self, arm: npt.NDArray[np.intp]) -> tuple[Floats, ...]:
+        everyone = np.arange(arm.size)
+        return tuple(model[everyone, arm].astype(np.float64) for model in self._models)
 
 
 class Path(NamedTuple):

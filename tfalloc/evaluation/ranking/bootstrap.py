@@ -1,4 +1,4 @@
-"""The Poisson bootstrap of rows, or of clusters of rows.
+"""What a rank metric returns, and its interval: the Poisson bootstrap of rows, or of clusters.
 
 In each replicate every row counts Poisson(1) times, independently: for many rows that is the
 bootstrap, without the sum of counts being fixed, which the ratios of the metrics make immaterial.
@@ -11,18 +11,66 @@ of their arm, their counts are drawn together, as one Poisson variable: of Crite
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from tfalloc.evaluation._ranking import Ints
-from tfalloc.evaluation._rows import Floats, Rows
+from tfalloc.evaluation.policy import quantile
+from tfalloc.evaluation.ranking.order import Ints
+from tfalloc.evaluation.trial_rows import Floats, Rows
 
 # Counts drawn at a time: bounds the memory of a replicate's arrays, beyond that of one.
 CHUNK_ENTRIES = 1 << 21
 # Groups of neighbouring scores in a replicate. Within one the curve is taken as straight.
 MAX_GROUPS = 1 << 14
+
+
+@dataclass(frozen=True)
+class RankMetric:
+    """How well a score ranks the rows of a trial; `float(metric)` is its value.
+
+    Attributes:
+      value: the metric.
+      low, high: bootstrap interval, value -+ a normal quantile times stderr; NaN without bootstrap.
+      stderr: bootstrap standard error; NaN without.
+      random: what a score of pure noise gets in expectation.
+      response_uplift: response per user of the last arm minus that of arm 0, in these rows.
+      cost_uplift: likewise cost; NaN where the metric knows no costs.
+      curve: the curve under which the area lies; the column `random` is its random line.
+      confidence: level of the interval.
+      num_bootstrap: replicates asked for.
+    """
+
+    value: float
+    low: float
+    high: float
+    stderr: float
+    random: float
+    response_uplift: float
+    cost_uplift: float
+    curve: pd.DataFrame = field(repr=False, compare=False)
+    confidence: float
+    num_bootstrap: int
+
+    def __float__(self) -> float:
+        return self.value
+
+
+def interval(value: float, replicates: Floats, confidence: float) -> dict[str, float]:
+    """low, high and stderr from bootstrap replicates; those that are NaN are left out.
+
+    Args:
+      value: the estimate.
+      replicates: [B], of the estimate; empty: no interval.
+      confidence: level.
+    """
+    found = replicates[np.isfinite(replicates)]
+    stderr = float(found.std(ddof=1)) if found.size > 1 else float("nan")
+    margin = quantile(confidence) * stderr
+    return {"low": value - margin, "high": value + margin, "stderr": stderr}
 
 
 def _poisson_table() -> npt.NDArray[np.uint8]:

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfalloc.evaluation._checks import as_floats
-from tfalloc.evaluation._rows import Floats, Rows, as_rows, column
+from tfalloc.evaluation.trial_rows import Floats, Rows, as_floats, as_rows, column
 
 Ints = npt.NDArray[np.intp]
 

@@ -18,12 +18,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tfalloc.evaluation._checks import check_confidence
-from tfalloc.evaluation._cost_curve import uplift_of, warn_if_unclear
-from tfalloc.evaluation._ranking import Ranking, as_scores, scored_rows
-from tfalloc.evaluation._resampling import MAX_GROUPS, Resampler, as_num_bootstrap
-from tfalloc.evaluation._rows import Floats, Rows, column
-from tfalloc.evaluation.rank_metric import RankMetric, interval
+from tfalloc.evaluation.ranking.aucc import uplift_of, warn_if_unclear
+from tfalloc.evaluation.ranking.bootstrap import (
+    MAX_GROUPS,
+    RankMetric,
+    Resampler,
+    as_num_bootstrap,
+    interval,
+)
+from tfalloc.evaluation.ranking.order import Ranking, as_scores, scored_rows
+from tfalloc.evaluation.trial_rows import Floats, Rows, check_confidence, column
 
 NORMALIZATIONS = ("end", "perfect")
 # Relative to the sum of responses: an end point this small is rounding.
