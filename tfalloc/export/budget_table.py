@@ -46,7 +46,7 @@ FINEST_SHARE = 1e-4
 
 _LARGEST = float(np.finfo(np.float32).max)
 
-# Shadow prices beyond this cannot be served; they also come from cost differences that are rounding.
+# Shadow prices beyond this cannot be served; they come from cost differences that are rounding.
 _LARGEST_PRICE = _LARGEST / 8
 
 # Rows whose dearest useful arms are found at a time.

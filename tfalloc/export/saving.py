@@ -49,8 +49,9 @@ def save(
         allocate_for_budget       features, policy_budget  ... and alpha, clamped
 
     Features are one input per column, float32 or string, or `features` [batch, F] for a matrix;
-    names that TensorFlow does not allow are changed (`served_features.argument_name`). `treatment` is int32,
-    response and cost are of the chosen arm, `alpha` is the float32 price used, `clamped` is bool.
+    names that TensorFlow does not allow are changed (`served_features.argument_name`). `treatment`
+    is int32, response and cost are of the chosen arm, `alpha` is the float32 price used, `clamped`
+    is bool.
 
     A policy budget is cost per user. It buys the smallest tabled alpha at which spend on the
     population, as predicted or as the trial estimates it, does not exceed it. Below the cheapest
