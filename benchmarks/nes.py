@@ -30,7 +30,7 @@ import numpy as np
 import tensorflow as tf
 from measuring import peak_mib, write_json
 
-from tfalloc.gradients import NES, _directions
+from tfalloc.gradients import NES, _antithetic_normals
 
 BUDGET, ALPHA_MAX, ITERATIONS, SIGMA = 0.25, 0.5, 18, 1e-3
 CHUNK_ENTRIES = 1 << 17  # of the rival; 2^15 to 2^20 were tried
@@ -102,10 +102,12 @@ def direct(data: list[tf.Tensor], directions: int) -> Call:
 def random_alone(data: list[tf.Tensor], directions: int) -> Call:
     """The same directions as NES draws, summed up."""
     shape = tf.constant(data[0].shape[::-1])
-    chunk = max(1, min(directions // 2, _directions._CHUNK_ENTRIES // int(np.prod(data[0].shape))))
+    chunk = max(
+        1, min(directions // 2, _antithetic_normals._CHUNK_ENTRIES // int(np.prod(data[0].shape)))
+    )
 
     def call(seed: tf.Tensor) -> Any:
-        stream = _directions.Stream(shape, seed)
+        stream = _antithetic_normals.Stream(shape, seed)
 
         def body(n, total):
             e, d = stream.directions(n, tf.constant(chunk))

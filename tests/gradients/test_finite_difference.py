@@ -179,13 +179,13 @@ def test_mask_is_the_same_with_and_without_xla_for_a_seed_that_is_a_tensor():
 
 @pytest.mark.parametrize("chunk", [2, 3, 7])
 def test_chunks_cut_between_the_two_probes_of_an_entry(chunk, monkeypatch):
-    from tfalloc.gradients import _probes
+    from tfalloc.gradients import finite_difference
 
     trial = random_trial(np.random.default_rng(8), dyadic=False, rows=150, arms=3)
     gradient = FiniteDifference(step=0.1, alpha_max=2.0)
     whole = tf.function(gradient)(*trial.tensors(), 0.4)
     assert np.count_nonzero(whole.d_response) > 3 * chunk
-    monkeypatch.setattr(_probes, "_CHUNK", chunk)
+    monkeypatch.setattr(finite_difference, "_CHUNK", chunk)
     cut = tf.function(gradient)(*trial.tensors(), 0.4)  # as a graph: eager loops are slow
     np.testing.assert_array_equal(cut.d_response, whole.d_response)
     np.testing.assert_array_equal(cut.d_cost, whole.d_cost)

@@ -12,7 +12,7 @@ from scipy import integrate
 from tests.oracles import algorithm1
 from tests.oracles.trials import SmallTrial, believable_trial, random_trial
 from tfalloc.gradients import FiniteDifference, Integrated, integrated_objective
-from tfalloc.gradients._prices import EDGE, highest_price
+from tfalloc.gradients.alpha_range import EDGE, highest_alpha
 from tfalloc.outcome import expected_outcome
 
 
@@ -281,7 +281,7 @@ def test_budget_prices_come_from_the_outcome_curve():
 def test_highest_price_leaves_a_hundredth_of_the_spend():
     rng = np.random.default_rng(8)
     trial = believable_trial(rng, rows=4000, arms=2)
-    high = float(highest_price(tf.constant(trial.v), tf.constant(trial.c)))
+    high = float(highest_alpha(tf.constant(trial.v), tf.constant(trial.c)))
 
     def spend(alpha):
         chosen = np.argmax(trial.v - alpha * trial.c, axis=1)
@@ -291,7 +291,7 @@ def test_highest_price_leaves_a_hundredth_of_the_spend():
     automatic = Integrated().objective(*trial.tensors(), 0.3)
     np.testing.assert_allclose(automatic.prices, [0.0, high])
     # Nobody buys at any price: a range all the same.
-    assert float(highest_price(-tf.constant(trial.c), tf.constant(trial.c))) > 0.0
+    assert float(highest_alpha(-tf.constant(trial.c), tf.constant(trial.c))) > 0.0
 
 
 @pytest.mark.parametrize("weight", ["uniform", "drp", "budget"])

@@ -10,21 +10,21 @@ import tensorflow as tf
 
 from tests.oracles import algorithm1
 from tests.oracles.trials import SmallTrial, believable_trial, random_trial
-from tfalloc.gradients import NES, FiniteDifference, _directions, nes
+from tfalloc.gradients import NES, FiniteDifference, _antithetic_normals, nes
 from tfalloc.outcome import expected_outcome
-from tfalloc.outcome._trial import as_trial
-from tfalloc.outcome.exact import exact_terms
-from tfalloc.outcome.ticks import make_grid
+from tfalloc.outcome.algorithm1 import make_grid
+from tfalloc.outcome.batch import as_batch
+from tfalloc.outcome.fixed_point import exact_terms
 
 
 def directions(shape, first, number, seed=(1, 2)):
-    return _directions.Stream(tf.constant(shape), tf.constant(seed)).directions(
+    return _antithetic_normals.Stream(tf.constant(shape), tf.constant(seed)).directions(
         tf.constant(first), tf.constant(number)
     )
 
 
 def problem_of(trial, budget, alpha_max, iterations, tolerance=0.0):
-    data = as_trial(*trial.tensors(), propensity=tf.constant(1 / trial.w))
+    data = as_batch(*trial.tensors(), propensity=tf.constant(1 / trial.w))
     terms = exact_terms(data, tf.constant(budget, tf.float64))
     grid = make_grid(tf.constant(alpha_max, tf.float64), iterations)
     return nes._Problem(data, terms, grid, tolerance)
@@ -100,16 +100,16 @@ def test_goal_and_alpha_are_those_of_the_unperturbed_problem():
 def test_received_arm_goes_to_the_front_and_back(arms):
     trial = random_trial(np.random.default_rng(4), dyadic=False, rows=20, arms=arms)
     problem = problem_of(trial, 0.5, 1.0, 4)
-    np.testing.assert_array_equal(problem.value[0], trial.v[np.arange(20), trial.t])
-    np.testing.assert_array_equal(problem.restore(problem.value), trial.v)
-    np.testing.assert_array_equal(problem.restore(problem.price), trial.c)
+    np.testing.assert_array_equal(problem.pred_response[0], trial.v[np.arange(20), trial.t])
+    np.testing.assert_array_equal(problem.restore(problem.pred_response), trial.v)
+    np.testing.assert_array_equal(problem.restore(problem.pred_cost), trial.c)
 
 
 # --- the directions ----------------------------------------------------------------------------
 
 
 def test_quantiles_are_a_standard_normal():
-    levels = _directions.normal_quantiles().astype(np.float64)
+    levels = _antithetic_normals.normal_quantiles().astype(np.float64)
     assert levels.mean() == 0.0
     assert abs(np.mean(levels**2) - 1.0) < 1e-7
     assert abs(np.mean(levels**4) - 3.0) < 0.01
@@ -130,7 +130,7 @@ def test_pair_n_is_the_same_in_any_chunk_and_under_xla(shape):
     # The seed is an argument: a constant one would be folded before XLA sees it.
     @tf.function(jit_compile=True)
     def compiled(seed):
-        return _directions.Stream(tf.constant(shape), seed).directions(
+        return _antithetic_normals.Stream(tf.constant(shape), seed).directions(
             tf.constant(0), tf.constant(9)
         )
 
@@ -168,7 +168,7 @@ def test_unbiased_on_a_linear_objective():
     rng = np.random.default_rng(5)
     a, b = rng.standard_normal((2, 3, 20))
     pairs = 4000
-    estimates = _directions.estimate(linear(a, b), tf.constant([3, 20]), pairs, (6, 7))
+    estimates = _antithetic_normals.estimate(linear(a, b), tf.constant([3, 20]), pairs, (6, 7))
     z = []
     for estimate, truth in zip(estimates, (a, b), strict=True):
         variance = (np.sum(a**2) + np.sum(b**2) + truth**2) / pairs
@@ -198,7 +198,7 @@ def test_chunks_do_not_matter(chunk):
     gradient = NES(sigma=0.05)
 
     def estimate(chunk):
-        return _directions.estimate(
+        return _antithetic_normals.estimate(
             lambda e, d: gradient._half_differences(problem, e, d),
             tf.constant([3, 40]),
             60,
@@ -223,7 +223,7 @@ def test_memory_does_not_grow_with_the_number_of_directions(arms):
 
     def held(pairs):
         with pytest.raises(Held) as caught:
-            _directions.estimate(stop, tf.constant([arms, 10_000]), pairs, (1, 2))
+            _antithetic_normals.estimate(stop, tf.constant([arms, 10_000]), pairs, (1, 2))
         return caught.value.args
 
     assert held(100) == held(1_000) == held(1_000_000)

@@ -11,7 +11,7 @@ from scipy import integrate, optimize, stats
 
 from tests.oracles.trials import SmallTrial, believable_trial
 from tfalloc.gradients import Smoothed
-from tfalloc.gradients._choice import _quadrature, _two_arms, gaussian_choice, softmax_choice
+from tfalloc.gradients._noisy_choice import _quadrature, _two_arms, gaussian_choice, softmax_choice
 
 NODES, NODE_WEIGHTS = np.polynomial.legendre.leggauss(120)
 

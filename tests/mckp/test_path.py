@@ -146,7 +146,7 @@ def test_blocks_and_threads_change_nothing(monkeypatch):
     split = path(value, cost)
     for got, want in zip(split, whole):
         np.testing.assert_array_equal(got, want)
-    monkeypatch.setattr("tfalloc.mckp._parallel.MAX_WORKERS", 1)
+    monkeypatch.setattr("tfalloc.mckp.order.MAX_WORKERS", 1)
     for got, want in zip(path(value, cost), whole):
         np.testing.assert_array_equal(got, want)
 
@@ -166,7 +166,7 @@ def test_radix_sort_is_a_stable_sort(price):
     price = price(np.random.default_rng(0))
     expected = np.argsort(-price, kind="stable")
     np.testing.assert_array_equal(order.descending(price), expected)
-    np.testing.assert_array_equal(np.concatenate(order.by_price(price)), expected)
+    np.testing.assert_array_equal(np.concatenate(order.by_alpha(price)), expected)
 
 
 @pytest.mark.parametrize("size", [0, 1, 1023, 1024, 1025, 5000])

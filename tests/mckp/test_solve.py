@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.mckp.problems import dyadic, smooth
 from tests.oracles import mckp as oracle
 from tfalloc.mckp import path, solve
-from tfalloc.mckp._inputs import ROUNDING
+from tfalloc.mckp.inputs import ROUNDING
 
 # `tfalloc.mckp.solve` is the function: the module of that name is reached through the registry.
 MODULE = sys.modules["tfalloc.mckp.solve"]

@@ -10,9 +10,8 @@ import tensorflow as tf
 from tests.oracles import doubly_robust as oracle
 from tests.oracles.trials import random_trial
 from tfalloc import outcome
-from tfalloc.outcome._trial import as_trial
-from tfalloc.outcome.estimators import make_estimator
-from tfalloc.outcome.sums import BranchTest
+from tfalloc.outcome.batch import as_batch
+from tfalloc.outcome.estimators import BranchTest, make_estimator
 
 BUDGETS = [-0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 3.0]
 
@@ -126,7 +125,7 @@ def test_default_alpha_max():
     def alpha_max(trial, weight, model, budget):
         by = make_estimator(
             "doubly_robust",
-            as_trial(*trial, 1.0 / weight),
+            as_batch(*trial, 1.0 / weight),
             propensity=1.0 / weight,
             outcome_model=model,
         )

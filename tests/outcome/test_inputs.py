@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tfalloc import outcome
-from tfalloc.outcome.ticks import round_up_to_power_of_two
+from tfalloc.outcome.algorithm1 import round_up_to_power_of_two
 
 
 def test_python_numbers_keep_their_digits():

@@ -27,10 +27,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfalloc.gradients import GoalGradient
-from tfalloc.gradients._prices import highest_price
+from tfalloc.gradients.alpha_range import highest_alpha
 from tfalloc.gradients.base import Gradient
 from tfalloc.outcome import expected_outcome
-from tfalloc.outcome._trial import Tensor, Trial
+from tfalloc.outcome.batch import Tensor, TrialBatch
 
 _GAP = 0.1  # default of min_gap, in mean gaps of the batch
 
@@ -63,34 +63,38 @@ class DecisionGradient(Gradient):
                 "negative."
             )
 
-    def _differentiate(self, trial: Trial, budget: tf.Tensor, seed: Tensor | None) -> GoalGradient:
+    def _differentiate(
+        self, trial: TrialBatch, budget: tf.Tensor, seed: Tensor | None
+    ) -> GoalGradient:
         hard = expected_outcome(*trial[:5], 1.0 / trial.weight, budget=budget)
         prices = self._grid(trial)
-        arms = tf.cast(tf.shape(trial.value)[1], tf.float64)
+        arms = tf.cast(tf.shape(trial.pred_response)[1], tf.float64)
         # The mean of 1 / propensity is K in expectation.
         share = trial.weight * tf.math.divide_no_nan(arms, tf.reduce_sum(trial.weight))
-        received = tf.one_hot(trial.treatment, tf.shape(trial.value)[1], dtype=tf.float64)
+        received = tf.one_hot(trial.treatment, tf.shape(trial.pred_response)[1], dtype=tf.float64)
 
-        def add_price(index: Any, d_value: tf.Tensor, d_price: tf.Tensor) -> tuple[Any, ...]:
+        def add_cost(index: Any, d_response: tf.Tensor, d_cost: tf.Tensor) -> tuple[Any, ...]:
             price = prices[index]
-            score = trial.value - price * trial.price
+            score = trial.pred_response - price * trial.pred_cost
             net = share * (trial.response - price * trial.cost)
             pull = self._at_price(score, received, net)
-            return index + 1, d_value + pull, d_price - price * pull
+            return index + 1, d_response + pull, d_cost - price * pull
 
         # A loop, so that memory is that of one [batch, K] however many prices there are.
-        zero = tf.zeros_like(trial.value)
+        zero = tf.zeros_like(trial.pred_response)
         count = prices.shape[0]
-        _, d_value, d_price = tf.while_loop(
-            lambda index, *_: index < count, add_price, (0, zero, zero)
+        _, d_response, d_cost = tf.while_loop(
+            lambda index, *_: index < count, add_cost, (0, zero, zero)
         )
-        return GoalGradient(hard.response, d_value / count, d_price / count, hard.alpha)
+        return GoalGradient(hard.response, d_response / count, d_cost / count, hard.alpha)
 
-    def _grid(self, trial: Trial) -> tf.Tensor:
+    def _grid(self, trial: TrialBatch) -> tf.Tensor:
         if self.prices is not None:
             return tf.constant(self.prices, tf.float64)
         middles = [(index + 0.5) / self.num_prices for index in range(self.num_prices)]
-        return tf.constant(middles, tf.float64) * highest_price(trial.value, trial.price)
+        return tf.constant(middles, tf.float64) * highest_alpha(
+            trial.pred_response, trial.pred_cost
+        )
 
     def _at_price(self, score: tf.Tensor, received: tf.Tensor, net: tf.Tensor) -> tf.Tensor:
         """dJ/dm at one price, [batch, K].

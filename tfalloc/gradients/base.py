@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfalloc.outcome._trial import Tensor, as_budget, as_trial
+from tfalloc.outcome.batch import Tensor, as_batch, as_budget
 
 
 class GoalGradient(NamedTuple):
@@ -65,7 +65,7 @@ class Gradient:
             needed and missing.
         """
         with tf.name_scope(type(self).__name__):
-            trial = as_trial(pred_response, pred_cost, treatment, response, cost, propensity)
+            trial = as_batch(pred_response, pred_cost, treatment, response, cost, propensity)
             found = self._differentiate(trial, as_budget(budget), seed, **extra)
             dtype = tf.convert_to_tensor(pred_response).dtype
             dtype = dtype if dtype.is_floating else tf.float64  # integers would lose all of it

@@ -28,17 +28,34 @@ N / (K N_t)), whose factors are half the prices, wherever these fall from arm to
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfalloc.gradients._integral import IntegratedObjective, integrate
-from tfalloc.gradients._prices import Prices, budget_prices, highest_price
+from tfalloc.gradients.alpha_range import AlphaRange, alphas_of_budgets, highest_alpha
 from tfalloc.gradients.base import GoalGradient, Gradient
 from tfalloc.outcome import expected_outcome
-from tfalloc.outcome._trial import Tensor, Trial, as_float64, as_trial
+from tfalloc.outcome.batch import Tensor, TrialBatch, as_batch, as_float64
+from tfalloc.outcome.intervals import received, rivals
 
 WEIGHTS = ("uniform", "drp", "budget")
+_GAP = 0.01  # default of min_cost_gap, in mean spreads of predicted cost
+
+
+class IntegratedObjective(NamedTuple):
+    """J and its gradient; float64 constants for automatic differentiation.
+
+    Attributes:
+      objective: scalar, J; response per user times the mass of omega.
+      d_response: [batch, num_treatments], dJ/dv.
+      d_cost: [batch, num_treatments], dJ/dc.
+      prices: [2], the range (low, high) over which J integrates, response per unit of cost.
+    """
+
+    objective: tf.Tensor
+    d_response: tf.Tensor
+    d_cost: tf.Tensor
+    prices: tf.Tensor
 
 
 class Integrated(Gradient):
@@ -118,7 +135,7 @@ class Integrated(Gradient):
 
     def _differentiate(
         self,
-        trial: Trial,
+        trial: TrialBatch,
         budget: tf.Tensor,
         seed: Tensor | None,
         *,
@@ -142,22 +159,24 @@ class Integrated(Gradient):
     ) -> IntegratedObjective:
         """J on one batch; arguments as in the call (`budget` matters to "budget" only)."""
         with tf.name_scope("integrated_objective"):
-            trial = as_trial(pred_response, pred_cost, treatment, response, cost, propensity)
+            trial = as_batch(pred_response, pred_cost, treatment, response, cost, propensity)
             return integrate(trial, self._prices(trial, budget), self.min_cost_gap, baseline)
 
-    def _prices(self, trial: Trial, budget: Tensor) -> Prices:
+    def _prices(self, trial: TrialBatch, budget: Tensor) -> AlphaRange:
         drp = self.weight == "drp"
         if self.prices is not None:
             low, high = (tf.constant(x, tf.float64) for x in self.prices)
-            return Prices(low, high, drp)
+            return AlphaRange(low, high, drp)
         if self.weight != "budget":
-            return Prices(tf.zeros((), tf.float64), highest_price(trial.value, trial.price), drp)
+            return AlphaRange(
+                tf.zeros((), tf.float64), highest_alpha(trial.pred_response, trial.pred_cost), drp
+            )
         if self.budgets is None:
             middle = as_float64(budget)
             budgets = middle * (1.0 - self.spread), middle * (1.0 + self.spread)
         else:
             budgets = tuple(tf.constant(x, tf.float64) for x in self.budgets)
-        return Prices(*budget_prices(trial, budgets), drp)
+        return AlphaRange(*alphas_of_budgets(trial, budgets), drp)
 
 
 def integrated_objective(
@@ -204,8 +223,8 @@ def integrated_objective(
     _check_gap(min_cost_gap)
     low, high = (tf.constant(x, tf.float64) for x in _pair("prices", prices))
     with tf.name_scope("integrated_objective"):
-        trial = as_trial(pred_response, pred_cost, treatment, response, cost, propensity)
-        return integrate(trial, Prices(low, high, weight == "drp"), min_cost_gap, baseline)
+        trial = as_batch(pred_response, pred_cost, treatment, response, cost, propensity)
+        return integrate(trial, AlphaRange(low, high, weight == "drp"), min_cost_gap, baseline)
 
 
 def _pair(name: str, pair: tuple[float, float]) -> tuple[float, float]:
@@ -223,3 +242,74 @@ def _check_gap(min_cost_gap: float | None) -> None:
         raise ValueError(
             f"min_cost_gap={min_cost_gap!r}: expected a cost that is not negative, or None."
         )
+
+
+def integrate(
+    trial: TrialBatch,
+    prices: AlphaRange,
+    min_cost_gap: float | None,
+    baseline: tuple[Tensor, Tensor] | None,
+) -> IntegratedObjective:
+    """J and its gradient on one batch; see `Integrated` for the arguments."""
+    v, c, arm = trial.pred_response, trial.pred_cost, trial.treatment
+    arms = tf.shape(v)[1]
+    y, z = trial.response, trial.cost
+    if baseline is not None:
+        y, z = (x - _row(b, x) for x, b in zip((y, z), baseline, strict=True))
+    # The mean of 1 / propensity is K in expectation.
+    share = trial.weight * tf.math.divide_no_nan(
+        tf.cast(arms, tf.float64), tf.reduce_sum(trial.weight)
+    )
+
+    own_response, own_cost = received(v, arm), received(c, arm)
+    versus = rivals(own_response, own_cost, v, c, arm)
+    extra = c - own_cost[:, tf.newaxis]
+    if min_cost_gap is None:
+        spread = tf.reduce_max(c, axis=1) - tf.reduce_min(c, axis=1)
+        gap = _GAP * tf.reduce_mean(spread)
+    else:
+        gap = tf.constant(min_cost_gap, tf.float64)
+    guarded = tf.abs(extra) < gap
+    safe = tf.where(guarded, tf.where(extra < 0.0, -gap, gap), extra)
+    safe = tf.where(safe == 0.0, tf.ones_like(safe), safe)
+    quotient = (v - own_response[:, tf.newaxis]) / safe
+    infinity = tf.constant(math.inf, tf.float64)
+    lowers = tf.where(versus.dearer, quotient, -infinity)
+    uppers = tf.where(versus.cheaper, quotient, infinity)
+    lower, upper = tf.reduce_max(lowers, axis=1), tf.reduce_min(uppers, axis=1)
+    lo, hi = prices.clip(lower), prices.clip(upper)
+    matched = (lo < hi) & ~tf.reduce_any(versus.beaten, axis=1)
+
+    lo0, lo1 = prices.antiderivatives(lo)
+    hi0, hi1 = prices.antiderivatives(hi)
+    each = share * (y * (hi0 - lo0) - z * (hi1 - lo1))
+    objective = tf.reduce_sum(tf.where(matched, each, tf.zeros_like(each)))
+
+    def through(end: tf.Tensor, inside: tf.Tensor, rival: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """dJ/dend, carried to the entries of the two arms that meet there, [B, K] each."""
+        slope = share * (y - end * z) * prices.density(end)
+        slope = tf.where(matched & inside, slope, tf.zeros_like(slope))
+        meets = tf.one_hot(rival, arms, dtype=tf.float64)
+        at_rival = meets * (slope[:, tf.newaxis] / safe)
+        at_rival_cost = tf.where(guarded, tf.zeros_like(at_rival), -end[:, tf.newaxis] * at_rival)
+        own = tf.one_hot(arm, arms, dtype=tf.float64)
+        d_response, d_cost = (
+            x - own * tf.reduce_sum(x, axis=1, keepdims=True) for x in (at_rival, at_rival_cost)
+        )
+        return d_response, d_cost
+
+    hi_response, hi_cost = through(hi, hi == upper, tf.argmin(uppers, axis=1))
+    lo_response, lo_cost = through(lo, lo == lower, tf.argmax(lowers, axis=1))
+    ends = tf.stack([prices.low, prices.high])
+    found = objective, hi_response - lo_response, hi_cost - lo_cost, ends
+    return IntegratedObjective(*(tf.stop_gradient(x) for x in found))
+
+
+def _row(baseline: Tensor, like: tf.Tensor) -> tf.Tensor:
+    column = as_float64(baseline)
+    if column.shape.rank != 1 or not column.shape.is_compatible_with(like.shape):
+        raise ValueError(
+            f"baseline must be two columns of shape [batch] = {like.shape}; "
+            f"received {column.shape}."
+        )
+    return column

@@ -14,7 +14,7 @@ and its gradient needs values of Q only:
 Q is Algorithm 1. Instead of an argmax over all users and arms at each midpoint of each perturbed
 problem, one pass turns a perturbed problem into match intervals on ticks, and a midpoint is then a
 masked sum of exact integers over rows. Two choices keep the pass short (a third, cheap normals, is
-in `_directions`):
+in `_antithetic_normals`):
 
 1. The received arm is moved to the front, so that there is nothing to gather inside the loop; the
    rows lie innermost, so that K = 2 fills vector registers as K = 30 does. Entries of a direction
@@ -30,13 +30,19 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfalloc.gradients._directions import estimate
+from tfalloc.gradients._antithetic_normals import estimate
 from tfalloc.gradients.base import GoalGradient, Gradient
-from tfalloc.outcome._trial import Tensor, Trial
-from tfalloc.outcome.bisection import Bisection, bisect
-from tfalloc.outcome.exact import Terms, exact_terms, ratio
+from tfalloc.outcome.algorithm1 import (
+    Bisection,
+    Grid,
+    TickIntervals,
+    bisect,
+    check_search,
+    search_grid,
+)
+from tfalloc.outcome.batch import Tensor, TrialBatch
+from tfalloc.outcome.fixed_point import Terms, exact_terms, ratio
 from tfalloc.outcome.intervals import Rivals, intervals_of
-from tfalloc.outcome.ticks import Grid, TickIntervals, check_search, search_grid
 
 
 class NES(Gradient):
@@ -109,18 +115,20 @@ class NES(Gradient):
         self.max_iterations = max_iterations
         self.tolerance = float(tolerance)
 
-    def _differentiate(self, trial: Trial, budget: tf.Tensor, seed: Tensor | None) -> GoalGradient:
+    def _differentiate(
+        self, trial: TrialBatch, budget: tf.Tensor, seed: Tensor | None
+    ) -> GoalGradient:
         if seed is None:
             raise ValueError("NES draws directions at random: pass seed=(a, b), two integers.")
         terms = exact_terms(trial, budget)
-        rows = intervals_of(trial.value, trial.price, trial.treatment)
+        rows = intervals_of(trial.pred_response, trial.pred_cost, trial.treatment)
         grid = search_grid(rows, terms, self.alpha_max, self.max_iterations)
         problem = _Problem(trial, terms, grid, self.tolerance)
-        still = _Noise(tf.zeros_like(problem.value), tf.zeros((), tf.float64))
+        still = _Noise(tf.zeros_like(problem.pred_response), tf.zeros((), tf.float64))
         goal, run = problem.solve(still, still)
         d_response, d_cost = estimate(
             functools.partial(self._half_differences, problem),
-            tf.shape(problem.value),
+            tf.shape(problem.pred_response),
             self.num_directions // 2,
             seed,
         )
@@ -158,19 +166,19 @@ class _Problem:
     """The unperturbed problem, the received arm moved to the front and rows moved innermost.
 
     Attributes:
-      value: [K, B] float64; row 0 is the received arm, the others follow in their order.
-      price: [K, B] float64, likewise.
+      pred_response: [K, B] float64; row 0 is the received arm, the others follow in their order.
+      pred_cost: [K, B] float64, likewise.
       wins_tie: [K, B], whether argmax prefers the received arm to the one in that position.
     """
 
-    def __init__(self, trial: Trial, terms: Terms, grid: Grid, tolerance: float):
-        arms = tf.range(tf.shape(trial.value)[1])[:, tf.newaxis]
+    def __init__(self, trial: TrialBatch, terms: Terms, grid: Grid, tolerance: float):
+        arms = tf.range(tf.shape(trial.pred_response)[1])[:, tf.newaxis]
         received = trial.treatment[tf.newaxis, :]
         # Position p holds the received arm (p = 0), arm p - 1 before it, or arm p after it.
         self._arm_at = tf.where(arms == 0, received, arms - tf.cast(arms <= received, tf.int32))
         self._position_of = tf.where(arms == received, 0, arms + tf.cast(arms < received, tf.int32))
-        self.value = _take(tf.transpose(trial.value), self._arm_at)
-        self.price = _take(tf.transpose(trial.price), self._arm_at)
+        self.pred_response = _take(tf.transpose(trial.pred_response), self._arm_at)
+        self.pred_cost = _take(tf.transpose(trial.pred_cost), self._arm_at)
         self.wins_tie = received < self._arm_at
         self.terms, self.grid, self.tolerance = terms, grid, tolerance
 
@@ -190,9 +198,9 @@ class _Problem:
         half = (q[0] - q[1]) / 2.0
         return tf.where(tf.math.is_nan(half), tf.zeros_like(half), half)
 
-    def solve(self, on_value: _Noise, on_price: _Noise) -> tuple[tf.Tensor, Bisection]:
+    def solve(self, on_response: _Noise, on_cost: _Noise) -> tuple[tf.Tensor, Bisection]:
         """Q of perturbed problems by Algorithm 1: a scalar, or one for each sign and pair."""
-        rows = self._intervals(on_value, on_price)
+        rows = self._intervals(on_response, on_cost)
         terms = self.terms
 
         def total(term: tf.Tensor, member: tf.Tensor) -> tf.Tensor:
@@ -217,17 +225,20 @@ class _Problem:
         response, weight = total(terms.response, member), total(terms.weight, member)
         return ratio(response, terms.response_unit, weight, terms.weight_unit), run
 
-    def _intervals(self, on_value: _Noise, on_price: _Noise) -> TickIntervals:
+    def _intervals(self, on_response: _Noise, on_cost: _Noise) -> TickIntervals:
         """Ticks at which each row is matched, [..., B]: `Grid.intervals` in this layout.
 
         One rival at a time: what is kept is a row's interval, not a bound for each rival (nor the
         perturbed predictions), and the inner loops run along rows.
         """
-        own_value, own_price = on_value.added_to(self.value, 0), on_price.added_to(self.price, 0)
+        own_response, own_cost = (
+            on_response.added_to(self.pred_response, 0),
+            on_cost.added_to(self.pred_cost, 0),
+        )
 
         def body(k, after, until):
-            gain = on_value.added_to(self.value, k) - own_value
-            extra = on_price.added_to(self.price, k) - own_price
+            gain = on_response.added_to(self.pred_response, k) - own_response
+            extra = on_cost.added_to(self.pred_cost, k) - own_cost
             equal, wins_tie = extra == 0.0, self.wins_tie[k]
             bound = self.grid.bounds(
                 Rivals(
@@ -240,9 +251,9 @@ class _Problem:
             )
             return k + 1, tf.maximum(after, bound.after), tf.minimum(until, bound.until)
 
-        never = tf.zeros_like(own_value + own_price, self.grid.dtype)
+        never = tf.zeros_like(own_response + own_cost, self.grid.dtype)
         _, after, until = tf.while_loop(
-            lambda k, *_: k < tf.shape(self.value)[0],
+            lambda k, *_: k < tf.shape(self.pred_response)[0],
             body,
             (1, never, never + (self.grid.size - 1)),
             parallel_iterations=1,

@@ -5,7 +5,7 @@ Only the hull of a row's points (cost_ij, value_ij) is ever chosen by
     x_i(alpha) = argmax_j value_ij - alpha cost_ij                  (Yan et al. 2023, Eq. 4)
 
 and each edge of the hull is an upgrade from one arm to the next, worth taking while alpha is
-below its slope, the edge's price (Kellerer, Pferschy, Pisinger, "Knapsack Problems", 11.2).
+below its slope, the edge's alpha (Kellerer, Pferschy, Pisinger, "Knapsack Problems", 11.2).
 
 Rows are climbed by gift wrapping: from the arm held, the next one has the largest slope
 
@@ -22,8 +22,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tfalloc.mckp import _parallel
-from tfalloc.mckp._inputs import Matrix, require_finite
+from tfalloc.mckp.inputs import Matrix, require_finite
+from tfalloc.mckp.order import in_threads
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
@@ -41,7 +41,7 @@ TINY = float(np.finfo(np.float64).tiny)
 class Steps(NamedTuple):
     """Upgrades, in order of row and, within a row, from cheap to dear. All fields are [M]."""
 
-    price: Floats  # slope value / cost: response per unit of cost, never increasing within a row
+    alpha: Floats  # slope value / cost: response per unit of cost, never increasing within a row
     cost: Floats  # extra cost of the upgrade, > 0
     value: Floats  # extra response of the upgrade, > 0
     row: npt.NDArray[np.signedinteger]
@@ -57,11 +57,11 @@ class Climb(NamedTuple):
     value: float  # sum over rows of the arms held
     least_cost: float  # sum over rows of the cheapest arms
     magnitude: float  # sum over rows of |cost| of the cheapest arms: the scale of rounding
-    steps: Steps  # floor < price <= cap
+    steps: Steps  # floor < alpha <= cap
 
 
 def climb(value: Matrix, cost: Matrix, *, floor: float = 0.0, cap: float = np.inf) -> Climb:
-    """Takes every upgrade with price > cap, lists those with floor < price <= cap.
+    """Takes every upgrade with alpha > cap, lists those with floor < alpha <= cap.
 
     Every row starts from its cheapest arm; among equally cheap arms from the most valuable one,
     among equals from the first. Among equal slopes the nearest arm is taken, so points on a
@@ -70,8 +70,8 @@ def climb(value: Matrix, cost: Matrix, *, floor: float = 0.0, cap: float = np.in
     Args:
       value: [N, K], float32 or float64.
       cost: [N, K], likewise.
-      floor: >= 0, upgrades of this price or below are ignored.
-      cap: upgrades above this price are taken at once, and not listed.
+      floor: >= 0, upgrades of this alpha or below are ignored.
+      cap: upgrades above this alpha are taken at once, and not listed.
 
     Returns:
       `Climb`. The result does not depend on the number of threads.
@@ -82,7 +82,7 @@ def climb(value: Matrix, cost: Matrix, *, floor: float = 0.0, cap: float = np.in
     Example:
       >>> import numpy as np
       >>> done = climb(np.array([[0.0, 3.0, 4.0]]), np.array([[0.0, 1.0, 2.0]]))
-      >>> done.steps.price.tolist(), done.steps.treatment.tolist()
+      >>> done.steps.alpha.tolist(), done.steps.treatment.tolist()
       ([3.0, 1.0], [1, 2])
     """
     n, k = value.shape
@@ -109,7 +109,7 @@ def climb(value: Matrix, cost: Matrix, *, floor: float = 0.0, cap: float = np.in
 
     row_dtype = np.dtype(np.int32 if n <= np.iinfo(np.int32).max else np.int64)
     tasks = [starts[i : i + BLOCKS_PER_TASK] for i in range(0, len(starts), BLOCKS_PER_TASK)]
-    blocks = [b for part in _parallel.run(work, tasks) for b in part]
+    blocks = [b for part in in_threads(work, tasks) for b in part]
     if len(blocks) == 1:
         return blocks[0]
     return Climb(
@@ -136,7 +136,7 @@ def _climb_block(
 
     # Loop state of the rows still climbing (columns of c_left, v_left):
     place = everyone  # [r], position in the block
-    price = np.full(rows, np.inf)  # [r], of the row's last upgrade
+    alpha = np.full(rows, np.inf)  # [r], of the row's last upgrade
     c_left, v_left = c, v  # [K, r]
     taken: list[tuple[Ints, Floats, Floats, Floats, Ints, Ints]] = []
     while True:
@@ -152,20 +152,20 @@ def _climb_block(
         if go.size < best.size:
             slope, c_left, v_left = (x.take(go, axis=1) for x in (slope, c_left, v_left))
             place, arm = place.take(go), arm.take(go)
-            price, best = price.take(go), best.take(go)
+            alpha, best = alpha.take(go), best.take(go)
             c_arm, v_arm = c_arm.take(go), v_arm.take(go)
         after = _pick(slope == best, c_left, v_left)
         c_after, v_after = _at(c_left, after, everyone), _at(v_left, after, everyone)
         # Slopes of a hull never increase; rounding on a straight stretch could make them.
-        price = np.minimum(best, price)
-        taken.append((place, price, c_after - c_arm, v_after - v_arm, arm, after))
+        alpha = np.minimum(best, alpha)
+        taken.append((place, alpha, c_after - c_arm, v_after - v_arm, arm, after))
         arm, c_arm, v_arm = after, c_after, v_after
 
     if taken:
-        at, prices, costs, values, before, now = (np.concatenate(x) for x in zip(*taken))
+        at, alphas, costs, values, before, now = (np.concatenate(x) for x in zip(*taken))
         if cap < np.inf:
             # Rounds are in climbing order and NumPy assigns in order: a row's last one stays.
-            free = prices > cap
+            free = alphas > cap
             treatment[at[free]] = now[free]
             keep = np.flatnonzero(~free)
             at = at.take(keep)
@@ -174,7 +174,7 @@ def _climb_block(
         if cap < np.inf:
             order = keep.take(order)
         steps = Steps(
-            prices.take(order),
+            alphas.take(order),
             costs.take(order),
             values.take(order),
             (at + first_row).astype(row_dtype),

@@ -1,19 +1,27 @@
-"""Sorting upgrades by price and summing along the order.
+"""Sorting upgrades by alpha, summing along the order, and the threads that share such work.
 
 NumPy's argsort of float64 takes some 100 ns an element; its stable sort of 16-bit integers is a
-radix sort and takes 8. So prices are squeezed into 32 bits by a monotone map, sorted in two
+radix sort and takes 8. So alphas are squeezed into 32 bits by a monotone map, sorted in two
 radix passes, and the few neighbours that the map could not tell apart are put right.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
-from tfalloc.mckp import _parallel
-
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+# Beyond this memory bandwidth, not arithmetic, is what more threads would wait for.
+MAX_WORKERS = 16
 
 # Below this many elements the two radix tables of 65,536 counts cost more than they save.
 RADIX_FROM = 30_000
@@ -21,40 +29,40 @@ RADIX_FROM = 30_000
 SUM_BLOCK = 1024
 
 
-def descending(price: Floats) -> Ints:
-    """Returns the stable permutation that sorts `price` from high to low.
+def descending(alpha: Floats) -> Ints:
+    """Returns the stable permutation that sorts `alpha` from high to low.
 
     Args:
-      price: [M], > 0, may be infinite.
+      alpha: [M], > 0, may be infinite.
 
     Returns:
-      [M], indices; equal prices keep their order.
+      [M], indices; equal alphas keep their order.
 
     Example:
       >>> import numpy as np
       >>> descending(np.array([1.0, 3.0, 1.0, 2.0])).tolist()
       [1, 3, 0, 2]
     """
-    if price.size < RADIX_FROM:
-        return np.argsort(-price, kind="stable")
-    middle = float(np.median(price[:: price.size // 1024]))
+    if alpha.size < RADIX_FROM:
+        return np.argsort(-alpha, kind="stable")
+    middle = float(np.median(alpha[:: alpha.size // 1024]))
     if not np.isfinite(middle):
         middle = 1.0
-    # m / (price + m): from 1 down to 0 as the price grows, and half of all prices on either side
-    # of 1/2. Each operation rounds monotonically, so the key never puts two prices the wrong way
+    # m / (alpha + m): from 1 down to 0 as alpha grows, and half of all alphas on either side
+    # of 1/2. Each operation rounds monotonically, so the key never puts two alphas the wrong way
     # round; it can only fail to separate them.
     with np.errstate(over="ignore", under="ignore"):
-        key = (middle / (price + middle) * 4_294_967_295.0).astype(np.uint32)
+        key = (middle / (alpha + middle) * 4_294_967_295.0).astype(np.uint32)
     order = key.astype(np.uint16).argsort(kind="stable")
     high = (key >> np.uint32(16)).astype(np.uint16).take(order)
     order = order.take(high.argsort(kind="stable"))
-    return _separate(order, price, key)
+    return _separate(order, alpha, key)
 
 
-def _separate(order: Ints, price: Floats, key: npt.NDArray[np.uint32]) -> Ints:
-    """Sorts by price within the groups of equal keys that are not sorted yet."""
-    sorted_price = price.take(order)
-    wrong = sorted_price[1:] > sorted_price[:-1]
+def _separate(order: Ints, alpha: Floats, key: npt.NDArray[np.uint32]) -> Ints:
+    """Sorts by alpha within the groups of equal keys that are not sorted yet."""
+    sorted_alpha = alpha.take(order)
+    wrong = sorted_alpha[1:] > sorted_alpha[:-1]
     if not wrong.any():
         return order
     sorted_key = key.take(order)
@@ -62,32 +70,32 @@ def _separate(order: Ints, price: Floats, key: npt.NDArray[np.uint32]) -> Ints:
     mixed = np.zeros(group[-1] + 1, np.bool_)
     mixed[group[1:][wrong]] = True
     member = np.flatnonzero(mixed[group])
-    inside = np.lexsort((-sorted_price[member], group[member]))
+    inside = np.lexsort((-sorted_alpha[member], group[member]))
     order[member] = order[member[inside]]
     return order
 
 
-def by_price(price: Floats) -> list[Ints]:
-    """Returns pieces whose concatenation is `descending(price)`, one piece a thread.
+def by_alpha(alpha: Floats) -> list[Ints]:
+    """Returns pieces whose concatenation is `descending(alpha)`, one piece a thread.
 
-    Pieces are cut at quantiles of a sample; equal prices are always in one piece.
+    Pieces are cut at quantiles of a sample; equal alphas are always in one piece.
     """
-    pieces = _parallel.num_workers()
-    if pieces == 1 or price.size < RADIX_FROM:
-        return [descending(price)]
-    sample = np.sort(price[:: price.size // 1024])
+    pieces = num_workers()
+    if pieces == 1 or alpha.size < RADIX_FROM:
+        return [descending(alpha)]
+    sample = np.sort(alpha[:: alpha.size // 1024])
     cuts = sample[[sample.size * i // pieces for i in range(pieces - 1, 0, -1)]]
     bounds = [np.inf, *cuts.tolist(), -np.inf]
 
     def work(i: int) -> Ints:
         high, low = bounds[i], bounds[i + 1]
-        inside = price > low
+        inside = alpha > low
         if i:
-            inside &= price <= high
+            inside &= alpha <= high
         mine = np.flatnonzero(inside)
-        return mine.take(descending(price.take(mine)))
+        return mine.take(descending(alpha.take(mine)))
 
-    return _parallel.run(work, range(pieces))
+    return in_threads(work, range(pieces))
 
 
 def running(x: Floats) -> Floats:
@@ -109,3 +117,22 @@ def running(x: Floats) -> Floats:
     if whole:
         total[whole:] += ends[-1]
     return total
+
+
+def num_workers() -> int:
+    """Number of threads: the cores that this process may use."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        cores = os.cpu_count() or 1
+    return max(1, min(cores, MAX_WORKERS))
+
+
+def in_threads(work: Callable[[Task], Result], tasks: Iterable[Task]) -> list[Result]:
+    """Returns `[work(task) for task in tasks]`, computed in threads; the first error is raised."""
+    todo = list(tasks)
+    workers = min(num_workers(), len(todo))
+    if workers <= 1:
+        return [work(task) for task in todo]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(work, todo))

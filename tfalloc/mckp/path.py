@@ -17,10 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tfalloc.mckp import _parallel
-from tfalloc.mckp._inputs import ROUNDING, matrices
 from tfalloc.mckp.hull import Floats, climb
-from tfalloc.mckp.order import by_price, running
+from tfalloc.mckp.inputs import ROUNDING, matrices
+from tfalloc.mckp.order import by_alpha, in_threads, running
 
 
 class MCKPPath(NamedTuple):
@@ -153,9 +152,9 @@ def path(value: npt.ArrayLike, cost: npt.ArrayLike) -> MCKPPath:
     n = v.shape[0]
     done = climb(v, c)
     steps = done.steps
-    pieces = by_price(steps.price)
+    pieces = by_alpha(steps.alpha)
 
-    size = steps.price.size + 1
+    size = steps.alpha.size + 1
     result = MCKPPath(
         alpha=np.empty(size),
         cost=np.empty(size),
@@ -171,13 +170,13 @@ def path(value: npt.ArrayLike, cost: npt.ArrayLike) -> MCKPPath:
 
     def fill(i: int) -> None:
         piece, to = pieces[i], slice(ends[i], ends[i + 1])
-        result.alpha[to] = steps.price.take(piece)
+        result.alpha[to] = steps.alpha.take(piece)
         result.cost[to] = running(steps.cost.take(piece))
         result.value[to] = running(steps.value.take(piece))
         result.row[to] = steps.row.take(piece)
         result.treatment[to] = steps.treatment.take(piece)
 
-    _parallel.run(fill, range(len(pieces)))
+    in_threads(fill, range(len(pieces)))
     for curve in (result.cost, result.value):
         for i in range(len(pieces)):
             if ends[i + 1] > ends[i]:

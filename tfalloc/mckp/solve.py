@@ -17,10 +17,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tfalloc.mckp import _parallel
-from tfalloc.mckp._inputs import ROUNDING, Matrix, matrices
 from tfalloc.mckp.hull import Climb, Floats, Ints, climb
-from tfalloc.mckp.order import descending, running
+from tfalloc.mckp.inputs import ROUNDING, Matrix, matrices
+from tfalloc.mckp.order import descending, in_threads, running
 from tfalloc.mckp.path import path
 
 # Rows drawn to bracket alpha, and the width of the bracket in standard errors of their spend.
@@ -98,7 +97,7 @@ def solve(
             low, high = high, np.inf
             continue
         steps = done.steps
-        order = descending(steps.price)
+        order = descending(steps.alpha)
         spent = done.cost + running(steps.cost.take(order))
         critical = int(np.searchsorted(spent, allowed, side="right"))
         if critical == order.size and low > 0.0:  # too high
@@ -112,7 +111,7 @@ def solve(
     alpha = 0.0
     if critical < order.size:
         split = order[critical]
-        alpha = float(steps.price[split])
+        alpha = float(steps.alpha[split])
         # Not alpha * (total - used): the price may have overflowed where the fraction is sound.
         bound += max(0.0, (total - used) / float(steps.cost[split])) * float(steps.value[split])
 
@@ -222,5 +221,5 @@ def _evaluate(v: Matrix, c: Matrix, treatment: npt.NDArray[np.int32]) -> tuple[f
             float(np.take_along_axis(c[rows], held, axis=1).sum(dtype=np.float64)),
         )
 
-    sums: Floats = np.array(_parallel.run(work, range(0, n, GATHER_ROWS)))
+    sums: Floats = np.array(in_threads(work, range(0, n, GATHER_ROWS)))
     return float(sums[:, 0].sum()), float(sums[:, 1].sum())

@@ -12,10 +12,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfalloc.outcome._trial import Tensor, as_trial
-from tfalloc.outcome.estimators import make_estimator
+from tfalloc.outcome.batch import Tensor, as_batch
+from tfalloc.outcome.estimators import Outcomes, make_estimator
 from tfalloc.outcome.intervals import MatchIntervals
-from tfalloc.outcome.sums import Outcomes
 
 
 class OutcomeCurve(NamedTuple):
@@ -81,7 +80,7 @@ def curve(
     Source: Yan et al. 2023, Eq. 5 and 6, for all alpha at once.
     """
     with tf.name_scope("outcome_curve"):
-        trial = as_trial(pred_response, pred_cost, treatment, response, cost, propensity)
+        trial = as_batch(pred_response, pred_cost, treatment, response, cost, propensity)
         estimator = make_estimator(
             "hajek" if outcome_model is None else "doubly_robust",
             trial,

@@ -17,13 +17,11 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfalloc.outcome._trial import Tensor, as_budget, as_trial
-from tfalloc.outcome.bisection import bisect
+from tfalloc.outcome.algorithm1 import bisect, check_search, make_grid, round_up_to_power_of_two
+from tfalloc.outcome.batch import Tensor, as_batch, as_budget
 from tfalloc.outcome.curve import sweep
-from tfalloc.outcome.estimators import COST, RESPONSE, make_estimator
+from tfalloc.outcome.estimators import COST, RESPONSE, BranchTest, Outcomes, make_estimator
 from tfalloc.outcome.intervals import MatchIntervals
-from tfalloc.outcome.sums import BranchTest, Outcomes
-from tfalloc.outcome.ticks import check_search, make_grid, round_up_to_power_of_two
 
 METHODS = ("bisection", "nary", "path")
 
@@ -127,7 +125,7 @@ def expected_outcome(
     with tf.name_scope("expected_outcome"):
         by = make_estimator(
             estimator,
-            as_trial(pred_response, pred_cost, treatment, response, cost, propensity),
+            as_batch(pred_response, pred_cost, treatment, response, cost, propensity),
             propensity=propensity,
             outcome_model=outcome_model,
         )

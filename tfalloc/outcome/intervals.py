@@ -1,6 +1,6 @@
 """Match intervals: the shadow prices at which a policy agrees with the trial (Eq. 2 to 5).
 
-Row i of the trial received arm t. The policy at shadow price alpha assigns
+Row i of the trial received arm t. The policy at shadow pred_cost alpha assigns
 argmax_j v_ij - alpha c_ij, so the row is matched exactly where t beats every other arm k:
 
     v_t - v_k > alpha (c_t - c_k),   or both sides are equal and t < k     (argmax: first wins)
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfalloc.outcome._trial import Tensor, as_float64, as_predictions
+from tfalloc.outcome.batch import Tensor, as_float64, as_predictions
 
 
 class Rivals(NamedTuple):
@@ -66,25 +66,26 @@ class MatchIntervals(NamedTuple):
 
 
 def rivals(
-    own_value: tf.Tensor,
-    own_price: tf.Tensor,
-    value: tf.Tensor,
-    price: tf.Tensor,
+    own_response: tf.Tensor,
+    own_cost: tf.Tensor,
+    pred_response: tf.Tensor,
+    pred_cost: tf.Tensor,
     treatment: tf.Tensor,
 ) -> Rivals:
     """Compares the received arm with every arm.
 
     Args:
-      own_value: [..., B] float64, v of the received arm.
-      own_price: [..., B] float64, c of the received arm.
-      value: [..., B, K] float64, v of the rivals.
-      price: [..., B, K] float64, c of the rivals.
-      treatment: [B] int32. Its own column never binds, whatever `value` and `price` say there.
+      own_response: [..., B] float64, v of the received arm.
+      own_cost: [..., B] float64, c of the received arm.
+      pred_response: [..., B, K] float64, v of the rivals.
+      pred_cost: [..., B, K] float64, c of the rivals.
+      treatment: [B] int32. Its own column never binds, whatever the rivals'
+        arguments say there.
     """
-    arms = tf.range(tf.shape(value)[-1])[tf.newaxis, :]
+    arms = tf.range(tf.shape(pred_response)[-1])[tf.newaxis, :]
     received = treatment[:, tf.newaxis]
-    gain = value - own_value[..., tf.newaxis]
-    extra = price - own_price[..., tf.newaxis]
+    gain = pred_response - own_response[..., tf.newaxis]
+    extra = pred_cost - own_cost[..., tf.newaxis]
     own = arms == received
     wins_tie = received < arms
     equal = extra == 0.0
@@ -131,10 +132,12 @@ def match_intervals(pred_response: Tensor, pred_cost: Tensor, treatment: Tensor)
         return intervals_of(*as_predictions(pred_response, pred_cost, treatment))
 
 
-def intervals_of(value: tf.Tensor, price: tf.Tensor, treatment: tf.Tensor) -> MatchIntervals:
+def intervals_of(
+    pred_response: tf.Tensor, pred_cost: tf.Tensor, treatment: tf.Tensor
+) -> MatchIntervals:
     """`match_intervals` of tensors that have their dtypes: float64 [B, K] twice, int32 [B]."""
-    own_value, own_price = received(value, treatment), received(price, treatment)
-    versus = rivals(own_value, own_price, value, price, treatment)
+    own_response, own_cost = received(pred_response, treatment), received(pred_cost, treatment)
+    versus = rivals(own_response, own_cost, pred_response, pred_cost, treatment)
     inf = tf.constant(float("inf"), tf.float64)
 
     def largest(among: tf.Tensor) -> tf.Tensor:

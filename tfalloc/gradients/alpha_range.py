@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfalloc.outcome._trial import Trial
+from tfalloc.outcome.batch import TrialBatch
 from tfalloc.outcome.curve import sweep
-from tfalloc.outcome.exact import to_fixed_point
+from tfalloc.outcome.fixed_point import to_fixed_point
 from tfalloc.outcome.intervals import match_intervals
 
 EDGE = 0.01
@@ -29,7 +29,7 @@ _TAIL = 0.01  # share of the spend that may be left above the highest price
 _LEAST_SHARE = 0.01  # prices of a budget range cover at least this share of all prices
 
 
-class Prices(NamedTuple):
+class AlphaRange(NamedTuple):
     """A range of shadow prices and its weight.
 
     Attributes:
@@ -65,27 +65,29 @@ class Prices(NamedTuple):
         return logit, self.low * logit - width * rest
 
 
-def typical_price(value: tf.Tensor, price: tf.Tensor) -> tf.Tensor:
+def typical_alpha(pred_response: tf.Tensor, pred_cost: tf.Tensor) -> tf.Tensor:
     """Mean spread of responses over mean spread of costs; 1 where that says nothing."""
 
     def spread(x: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean(tf.reduce_max(x, axis=1) - tf.reduce_min(x, axis=1))
 
-    ratio = tf.math.divide_no_nan(spread(value), spread(price))
+    ratio = tf.math.divide_no_nan(spread(pred_response), spread(pred_cost))
     return tf.where(ratio > 0.0, ratio, tf.ones_like(ratio))
 
 
-def highest_price(value: tf.Tensor, price: tf.Tensor) -> tf.Tensor:
+def highest_alpha(pred_response: tf.Tensor, pred_cost: tf.Tensor) -> tf.Tensor:
     """The price above which a hundredth of the predicted spend is left.
 
     Row i buys more than its cheapest arm below the price r_i = max over k of (v_k - v_0) / (c_k -
     c_0), and spends c_k - c_0 just below it. Prices are weighted by this spend because the largest
     ones belong to rows whose arms cost nearly the same.
     """
-    cheapest = tf.reduce_min(price, axis=1, keepdims=True)
-    extra = price - cheapest
-    base = tf.reduce_max(tf.where(extra == 0.0, value, value.dtype.min), axis=1, keepdims=True)
-    gain = tf.math.divide_no_nan(value - base, extra)  # 0 for the cheapest arm itself
+    cheapest = tf.reduce_min(pred_cost, axis=1, keepdims=True)
+    extra = pred_cost - cheapest
+    base = tf.reduce_max(
+        tf.where(extra == 0.0, pred_response, pred_response.dtype.min), axis=1, keepdims=True
+    )
+    gain = tf.math.divide_no_nan(pred_response - base, extra)  # 0 for the cheapest arm itself
     last = tf.reduce_max(gain, axis=1)
     spend = tf.gather(extra, tf.argmax(gain, axis=1), axis=1, batch_dims=1)
     # A row that buys nothing changes nothing, and lets a batch without rows pass.
@@ -94,18 +96,18 @@ def highest_price(value: tf.Tensor, price: tf.Tensor) -> tf.Tensor:
     below = tf.cumsum(tf.gather(spend, order))
     enough = tf.cast(below >= (1.0 - _TAIL) * below[-1], tf.int32)
     high = tf.gather(last, tf.gather(order, tf.argmax(enough)))
-    return tf.where(high > 0.0, high, typical_price(value, price))
+    return tf.where(high > 0.0, high, typical_alpha(pred_response, pred_cost))
 
 
-def budget_prices(
-    trial: Trial, budgets: tuple[tf.Tensor, tf.Tensor]
+def alphas_of_budgets(
+    trial: TrialBatch, budgets: tuple[tf.Tensor, tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The shadow prices of two budgets (low, high) on the exact outcome curve, ascending.
 
     The price of a budget is the smallest above which C never exceeds it; for a budget that no
-    price meets, `highest_price`.
+    price meets, `highest_alpha`.
     """
-    rows = match_intervals(trial.value, trial.price, trial.treatment)
+    rows = match_intervals(trial.pred_response, trial.pred_cost, trial.treatment)
     excess = [to_fixed_point(trial.weight * (trial.cost - budget))[0] for budget in budgets]
     alphas, totals = sweep(rows, tf.stack(excess, axis=1))
     size = tf.size(alphas)
@@ -113,7 +115,7 @@ def budget_prices(
     last = tf.reduce_max(tf.where(totals > 0, positions, -1), axis=0)
     # Entry 2s of the curve is a breakpoint, entry 2s + 1 the open interval after it.
     found = tf.gather(alphas, tf.where(last < 0, 0, tf.minimum(last + 1 + last % 2, size - 1)))
-    highest = highest_price(trial.value, trial.price)
+    highest = highest_alpha(trial.pred_response, trial.pred_cost)
     found = tf.where(found < float("inf"), found, highest)
     low, high = tf.reduce_min(found), tf.reduce_max(found)
     return low, tf.maximum(high, low + _LEAST_SHARE * highest)

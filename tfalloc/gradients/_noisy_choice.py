@@ -64,7 +64,7 @@ def softmax_received(
 
     p = 1 / sum_k exp(gain_k / s),     dp = -(p / s) sum_k p_k motion_k
 
-    One pass over the arms; nothing of size [B, K] is kept, which makes it a third of the price of
+    One pass over the arms; nothing of size [B, K] is kept, which makes it a third of the time of
     `softmax_choice`.
 
     Args:

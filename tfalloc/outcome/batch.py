@@ -11,20 +11,20 @@ import tensorflow as tf
 Tensor = Any  # NumPy arrays and tensors are both welcome wherever this stands.
 
 
-class Trial(NamedTuple):
+class TrialBatch(NamedTuple):
     """A batch of trial rows beside the predictions made for it, all float64 but `treatment`.
 
     Attributes:
-      value: [B, K] predicted response of every arm.
-      price: [B, K] predicted cost of every arm.
+      pred_response: [B, K] predicted response of every arm (v).
+      pred_cost: [B, K] predicted cost of every arm (c).
       treatment: [B] int32, the arm received in the trial.
       response: [B] observed response (y).
       cost: [B] observed cost (z).
       weight: [B] 1 / propensity of the received arm; ones if no propensity was given.
     """
 
-    value: tf.Tensor
-    price: tf.Tensor
+    pred_response: tf.Tensor
+    pred_cost: tf.Tensor
     treatment: tf.Tensor
     response: tf.Tensor
     cost: tf.Tensor
@@ -73,57 +73,57 @@ def as_predictions(
     Raises:
       ValueError: if ranks or static shapes do not fit together.
     """
-    value = as_float64(pred_response)
-    price = as_float64(pred_cost)
+    v = as_float64(pred_response)
+    c = as_float64(pred_cost)
     arm = tf.cast(tf.convert_to_tensor(treatment), tf.int32)
-    if value.shape.rank != 2 or price.shape.rank != 2:
+    if v.shape.rank != 2 or c.shape.rank != 2:
         raise ValueError(
             "pred_response and pred_cost must have shape [batch, num_treatments]; received "
-            f"{value.shape} and {price.shape}."
+            f"{v.shape} and {c.shape}."
         )
-    if not value.shape.is_compatible_with(price.shape):
+    if not v.shape.is_compatible_with(c.shape):
         raise ValueError(
             "pred_response and pred_cost must have the same shape [batch, num_treatments]; "
-            f"received {value.shape} and {price.shape}."
+            f"received {v.shape} and {c.shape}."
         )
-    _check_rows("treatment", arm, value.shape)
-    arms = value.shape[1]
+    _check_rows("treatment", arm, v.shape)
+    arms = v.shape[1]
     _check_values(
         "treatment", arm, lambda x: (x >= 0) & (x < arms), f"integers in [0, num_treatments={arms})"
     )
-    return value, price, arm
+    return v, c, arm
 
 
-def as_trial(
+def as_batch(
     pred_response: Tensor,
     pred_cost: Tensor,
     treatment: Tensor,
     response: Tensor,
     cost: Tensor,
     propensity: Tensor | None = None,
-) -> Trial:
-    """Converts one batch of a trial; see `Trial`.
+) -> TrialBatch:
+    """Converts one batch of a trial; see `TrialBatch`.
 
     Raises:
       ValueError: if ranks or static shapes do not fit together; outside of graphs, where looking
         costs little, also if an outcome is not finite or a propensity not above 0.
     """
-    value, price, arm = as_predictions(pred_response, pred_cost, treatment)
+    v, c, arm = as_predictions(pred_response, pred_cost, treatment)
     y = as_float64(response)
     z = as_float64(cost)
-    _check_rows("response", y, value.shape)
-    _check_rows("cost", z, value.shape)
+    _check_rows("response", y, v.shape)
+    _check_rows("cost", z, v.shape)
     if propensity is None:
         weight = tf.ones_like(y)
     else:
         share = as_float64(propensity)
-        _check_rows("propensity", share, value.shape)
+        _check_rows("propensity", share, v.shape)
         weight = 1.0 / share
         # Above 1 is welcome: sample weights may be folded into propensities.
         _check_values("propensity", share, lambda x: x > 0.0, "numbers above 0")
     for name, outcome in (("response", y), ("cost", z)):
         _check_values(name, outcome, np.isfinite, "finite numbers")
-    return Trial(value, price, arm, y, z, weight)
+    return TrialBatch(v, c, arm, y, z, weight)
 
 
 def as_outcome_model(

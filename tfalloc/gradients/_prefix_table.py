@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfalloc.outcome.exact import Terms
-from tfalloc.outcome.ticks import Grid, TickIntervals
+from tfalloc.outcome.algorithm1 import Grid, TickIntervals
+from tfalloc.outcome.fixed_point import Terms
 
 
 class PrefixTable(NamedTuple):

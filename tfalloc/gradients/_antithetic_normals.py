@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfalloc.outcome._trial import Tensor
+from tfalloc.outcome.batch import Tensor
 
 _CHUNK_ENTRIES = 1 << 17  # entries of v perturbed at once: what stays in cache
 _LEVEL_BITS = 16  # a direction's entry takes one of 2^16 equally likely values

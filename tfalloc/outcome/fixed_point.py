@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfalloc.outcome._trial import Trial
+from tfalloc.outcome.batch import TrialBatch
 
 _MANTISSA_BITS = 52
 _EXPONENT_BIAS = 1023
@@ -75,7 +75,7 @@ def to_fixed_point(x: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.round(scaled), tf.int64), unit
 
 
-def exact_terms(trial: Trial, budget: tf.Tensor) -> Terms:
+def exact_terms(trial: TrialBatch, budget: tf.Tensor) -> Terms:
     """The terms of V (Eq. 5), C (Eq. 6) and of Algorithm 1's branch test, as exact integers."""
     excess, excess_unit = to_fixed_point(trial.weight * (trial.cost - budget))
     weight, weight_unit = to_fixed_point(trial.weight)
