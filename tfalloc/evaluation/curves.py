@@ -176,8 +176,8 @@ def treatment_shares(
     steps = done.steps
     knots, of_budget = np.unique(alphas, return_inverse=True)
     # Buckets 2j: knots[j-1] < price < knots[j]; 2j + 1: price == knots[j].
-    left = np.searchsorted(knots, steps.price, side="left")
-    at = left + np.searchsorted(knots, steps.price, side="right")
+    left = np.searchsorted(knots, steps.alpha, side="left")
+    at = left + np.searchsorted(knots, steps.alpha, side="right")
     buckets, moved = 2 * knots.size + 1, weight[steps.row]
 
     def tally(arm: npt.NDArray[Any]) -> Floats:

@@ -60,7 +60,7 @@ class Expected:
             moved * (model[row, before].astype(np.float64) - model[row, self._after])
             for model in self._models
         ]
-        self.dearest = [float(weight @ x) for x in self._of(self._arms(self.steps.price > 0.0))]
+        self.dearest = [float(weight @ x) for x in self._of(self._arms(self.steps.alpha > 0.0))]
 
     def at(self, alpha: float, dearer_share: float) -> tuple[Floats, ...]:
         """Expected response and cost of each row, [N] each, under the policy at alpha.
@@ -69,10 +69,10 @@ class Expected:
           alpha: shadow price.
           dearer_share: share of users for whom ties at alpha go to the dearer arm.
         """
-        above = self._of(self._arms(self.steps.price > alpha))
+        above = self._of(self._arms(self.steps.alpha > alpha))
         if dearer_share == 0.0:
             return above
-        below = self._of(self._arms(self.steps.price >= alpha))
+        below = self._of(self._arms(self.steps.alpha >= alpha))
         return tuple(
             (1.0 - dearer_share) * high + dearer_share * low
             for high, low in zip(above, below, strict=True)
@@ -195,7 +195,7 @@ def make_path(value: npt.NDArray[Any], price: npt.NDArray[Any], rows: Rows) -> P
         changes = [np.concatenate([np.zeros(row.size), x]) for x in expected.changes]
         row = np.concatenate([row, expected.steps.row])
         sign = np.concatenate([sign, np.zeros(expected.steps.row.size)])
-        ends = np.concatenate([ends, expected.steps.price])
+        ends = np.concatenate([ends, expected.steps.alpha])
     order = np.argsort(ends, kind="stable")
     ends, row, sign = ends[order], row[order], sign[order]
 

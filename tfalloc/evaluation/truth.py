@@ -65,11 +65,11 @@ def true_curve(
     weight = np.ones(n) if sample_weight is None else _as_weight(sample_weight, n)
     done = climb(value, price)
     start, everyone, steps = done.treatment.astype(np.intp), np.arange(n), done.steps
-    order = np.argsort(-steps.price, kind="stable")
+    order = np.argsort(-steps.alpha, kind="stable")
     row, before, after = (
         x[order].astype(np.intp) for x in (steps.row, steps.before, steps.treatment)
     )
-    alpha = steps.price[order]
+    alpha = steps.alpha[order]
     # Equal prices are one step: they differ by ties only.
     ends = np.flatnonzero(np.append(alpha[1:] != alpha[:-1], True)) if alpha.size else row
     share = weight / weight.sum()
