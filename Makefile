@@ -5,7 +5,6 @@ PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3.10 python3 p
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
-# All but real_trials.py, which wants files that are not shipped.
 BENCHMARKS ?= import_time mckp train_step nes growth training evaluation heads_and_gradients
 
 .DEFAULT_GOAL := help
@@ -31,7 +30,7 @@ test: $(VENV)/.installed ## run the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope tests
 
 doctest: $(VENV)/.installed ## run the examples in docstrings
-	$(BIN)/python -m pytest --doctest-modules tfalloc -p no:cacheprovider
+	$(BIN)/python -m pytest --doctest-modules tfalloc studies -p no:cacheprovider
 
 lint: $(VENV)/.installed ## check style and format
 	$(BIN)/ruff check .

@@ -37,7 +37,7 @@ from scipy import stats
 import tfalloc
 from tfalloc import datasets, gradients
 from tfalloc.evaluation import mix_curve, oracle_curve, true_curve
-from tfalloc.reproduce.methods import at_equal_cost
+from tfalloc.reproduce.truth import at_equal_cost
 
 HEADS = {
     "independent": {"heads": "independent"},

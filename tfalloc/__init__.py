@@ -8,7 +8,7 @@ a fixed budget brings the most response, and trains its predictions *through* th
     gradients  of the outcome by predictions       models     AllocationModel, a keras.Model
     baselines  what to compare it with             evaluation intervals, curves, comparisons
     export     SavedModel for serving              tuning     search for settings
-    reproduce  published experiments, studies of methods
+    reproduce  published experiments
 
 Modules load when first used, so that `import tfalloc` costs nothing beyond its dependencies.
 """

@@ -63,8 +63,6 @@ def test_other_sizes_are_refused_in_one_line(folder):
         # What only the rows show is said once, before any run.
         (["synthetic", "--fast", "--rows", 3], "num_rows=3; expected an integer of at least 50"),
         (["coin", "--fast", "--rows", 10], "num_rows=10; expected an integer of at least 80"),
-        (["methods", "--fast", "--rows", 3], "num_rows=3; expected an integer of at least"),
-        (["tuning", "--fast", "--rows", 3], "num_rows=3; expected an integer of at least"),
     ],
 )
 def test_bad_options_are_one_line(arguments, message, tmp_path, monkeypatch):
@@ -81,12 +79,6 @@ def test_a_file_without_the_columns_is_refused_once(tmp_path, monkeypatch):
     assert result.code == 2 and result.err.count("\n") == 1
     assert "treatment column 'treatment' is not in the data" in result.err
     assert [path.name for path in tmp_path.iterdir()] == ["other.csv"]
-
-
-def test_the_summary_refuses_other_studies(folder):
-    result = invoke("reproduce", "summary", folder)
-    assert result.code == 2 and result.err.count("\n") == 1
-    assert "runs.json is of another study; expected outputs of `methods`" in result.err
 
 
 def test_help_names_the_studies():

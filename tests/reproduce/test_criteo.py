@@ -10,7 +10,7 @@ from matplotlib import image
 
 from tfalloc import datasets
 from tfalloc.evaluation import aucc, aucc_score
-from tfalloc.reproduce import Runs, comparison, criteo, criteo_report
+from tfalloc.reproduce import Runs, comparison, criteo, criteo_report, truth
 from tfalloc.reproduce.criteo_report import CONTROL
 
 pytestmark = pytest.mark.slow
@@ -33,15 +33,15 @@ def test_true_aucc_is_that_of_true_uplifts():
     steps = spent[-1] * np.arange(1, 201) / 200
     at = gained[np.minimum(np.searchsorted(spent, steps * (1 - 1e-12)), len(users) - 1)]
     expected = at.sum() / (gained[-1] * 201)
-    assert criteo.true_aucc(score, users) == pytest.approx(expected, abs=1e-4)
+    assert truth.true_aucc(score, users) == pytest.approx(expected, abs=1e-4)
 
 
 def test_true_aucc_of_the_truth_is_the_simulations():
     users = datasets.criteo_like(200_000, seed=8)
     best = aucc_score(users.true_response, users.true_cost)
-    assert abs(criteo.true_aucc(best, users) - 0.80) < 0.01
+    assert abs(truth.true_aucc(best, users) - 0.80) < 0.01
     random = np.random.default_rng(0).random(len(users))
-    assert abs(criteo.true_aucc(random, users) - 0.5) < 0.01
+    assert abs(truth.true_aucc(random, users) - 0.5) < 0.01
 
 
 def test_every_method_is_run(made):
@@ -82,7 +82,7 @@ def test_methods_keep_their_place_and_say_how_many_seeds_they_have(tmp_path):
         for seed in range(seeds):
             figures = {"aucc": 0.5 + seed / 10, "true_aucc": 0.6}
             runs.add({"method": method, "seed": seed}, figures, 1.0)
-    criteo_report.write(tmp_path, runs, list(criteo.METHODS))
+    criteo_report.write(tmp_path, runs, {name: each.net for name, each in criteo.METHODS.items()})
     lines = [x.split(" | ") for x in (tmp_path / "table.md").read_text().splitlines() if "|" in x]
     assert lines[0][-1] == "seeds |"
     assert [(x[0], x[-1]) for x in lines[2:]] == [
@@ -100,21 +100,28 @@ def test_without_its_control_there_is_no_table(tmp_path):
 
     runs.complete([{"method": name, "seed": 0} for name in (CONTROL, "FD")], work, "study")
     with pytest.raises(ValueError, match="TSM-SL, paper's net, with which .* no run: no uplift"):
-        criteo_report.write(tmp_path, runs, list(criteo.METHODS))
+        criteo_report.write(
+            tmp_path, runs, {name: each.net for name, each in criteo.METHODS.items()}
+        )
 
 
 def test_arguments_are_those_of_the_method():
-    assert criteo._arguments(CONTROL) == {"goal_weight": 0.0, "batch_size": criteo.BATCH}
-    assert "goal_weight" not in criteo._arguments("DFCL-IFD")
-    assert criteo._arguments("FD")["num_entries"] == 4_000
-    assert "num_entries" not in criteo._arguments("NES")
+    methods = criteo.METHODS
+    assert methods[CONTROL].arguments == {"goal_weight": 0.0, "batch_size": criteo.BATCH}
+    assert "goal_weight" not in methods["DFCL-IFD"].arguments
+    assert methods["FD"].arguments["num_entries"] == 4_000
+    assert "num_entries" not in methods["NES"].arguments
 
 
 class Ranks:
     """Stands for a trained model: ranks users by a feature, and by noise of its seed."""
 
-    def __init__(self, settings, task, seed):
+    def __init__(self, seed):
         self.seed = seed
+
+    @classmethod
+    def fit(cls, settings, trial, seed):
+        return cls(seed), 1.0
 
     def predict(self, rows, **options):
         noise = np.random.default_rng(self.seed).random(len(rows))
@@ -130,13 +137,13 @@ def test_the_official_file_is_split_once_for_all_seeds(tmp_path, monkeypatch):
         criteo.Protocol, "_split", lambda self, seed: parts.append(seed) or split(self, seed)
     )
     for name in (CONTROL, "DRP"):
-        monkeypatch.setitem(criteo.METHODS, name, Ranks)
+        monkeypatch.setitem(criteo.METHODS, name, criteo.Method(Ranks.fit, "small", {}))
     where = {"data": path, "methods": ["DRP"], "settings": criteo.FAST}
     frame = criteo.study(tmp_path / "out", seeds=2, **where).frame()
     assert parts == [0] and "true_aucc" not in frame and len(frame) == 4
     test = datasets.criteo(path).split([0.7, 0.3], 0)[1]
     for found in frame.itertuples():
-        predicted = Ranks(None, None, found.seed).predict(test)
+        predicted = Ranks(found.seed).predict(test)
         score = aucc_score(predicted["response"], predicted["cost"])
         with pytest.warns(UserWarning, match="neither it nor its interval"):
             assert found.aucc == pytest.approx(aucc(score, test).value)

@@ -1,12 +1,11 @@
-"""Experiments from one command to runs, a table and a figure: published ones, and one of methods.
+"""Published experiments from one command to runs, a table and a figure.
 
     synthetic   Yan et al. 2023, Fig. 2: climbing the expected outcome on the predictions
     coin        their Produce-Coin campaign: weight of the goal (Fig. 3), and an online test
     criteo      their Table 1: AUCC of two-stage, direct and end-to-end methods
-    methods     controls and the package's methods on one simulation, by share of perfect targeting
 
 Each has `study(output, seeds=…, settings=…)`, a dataclass `Settings` and the small `FAST` of it;
-`tfalloc reproduce` runs them. `Runs` and the functions of `report` serve any study of several
+`tfalloc reproduce` runs them. `Runs` and the functions of `tables` serve any study of several
 methods over several seeds.
 """
 
@@ -16,14 +15,14 @@ from tfalloc._backend import require_tensorflow
 
 require_tensorflow()
 
-from tfalloc.reproduce import coin, criteo, methods, synthetic  # noqa: E402
-from tfalloc.reproduce.report import (  # noqa: E402
+from tfalloc.reproduce import coin, criteo, synthetic  # noqa: E402
+from tfalloc.reproduce.runs import Runs  # noqa: E402
+from tfalloc.reproduce.tables import (  # noqa: E402
     Difference,
     comparison,
     markdown,
     paired_difference,
 )
-from tfalloc.reproduce.runs import Runs  # noqa: E402
 
 __all__ = [
     "Difference",
@@ -32,7 +31,6 @@ __all__ = [
     "comparison",
     "criteo",
     "markdown",
-    "methods",
     "paired_difference",
     "synthetic",
 ]

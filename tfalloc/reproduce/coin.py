@@ -45,8 +45,8 @@ from tfalloc.evaluation import oracle_curve, policy_outcome, true_curve
 from tfalloc.reproduce import coin_report
 from tfalloc.reproduce.figures import require_matplotlib
 from tfalloc.reproduce.learner import Learner
-from tfalloc.reproduce.methods import at_equal_cost
 from tfalloc.reproduce.runs import Runs
+from tfalloc.reproduce.truth import at_equal_cost
 
 BUDGET = 1.2
 LEARNING_RATE = 3e-3

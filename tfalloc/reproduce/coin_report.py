@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from tfalloc.reproduce import figures, report
+from tfalloc.reproduce import figures, tables
 from tfalloc.reproduce.files import write_text
 from tfalloc.reproduce.runs import Runs
 
@@ -85,14 +85,14 @@ def _table(
     runs: Runs, offline: pd.DataFrame, online: dict[str, pd.DataFrame], weight: float
 ) -> str:
     size = runs.settings
-    means = report.comparison(offline, "response", reference=0, by="goal_weight")
-    estimates = report.comparison(offline, "estimate", reference=0, by="goal_weight")
+    means = tables.comparison(offline, "response", reference=0, by="goal_weight")
+    estimates = tables.comparison(offline, "estimate", reference=0, by="goal_weight")
     curve = [
         [
             f"{true.goal_weight:g}",
-            report.spread(true.mean, true.sd, 5),
-            report.difference(true._asdict(), 5),
-            report.spread(estimate.mean, estimate.sd, 5),
+            tables.spread(true.mean, true.sd, 5),
+            tables.difference(true._asdict(), 5),
+            tables.spread(estimate.mean, estimate.sd, 5),
         ]
         for true, estimate in zip(
             means.itertuples(index=False),
@@ -111,18 +111,18 @@ def _table(
         f"{size['num_treatments']} arms, {size['rows']:,} rows a trial, {size['epochs']} epochs in "
         f"batches of {min(10_000, size['rows'] // 10):,}, "
         f'`heads="{size["heads"]}"`, {count} seeds. Response per user at a cost of '
-        f"{size['budget']:g} coins per user: {report.number(offline.mix.mean(), 5)} for everyone "
-        f"alike, {report.number(offline.oracle.mean(), 5)} for perfect targeting.",
+        f"{size['budget']:g} coins per user: {tables.number(offline.mix.mean(), 5)} for everyone "
+        f"alike, {tables.number(offline.oracle.mean(), 5)} for perfect targeting.",
         "Offline, mean ± standard deviation over seeds on "
         f"{size['fresh']:,} fresh users; differences to goal_weight 0, paired by seed, with 95 % "
         "intervals that allow for the one comparison only:",
-        report.markdown(
+        tables.markdown(
             ["goal_weight", "true response", "difference", "estimate from a trial"], curve
         ),
         f"Online: two groups of {size['users']:,} fresh users under the exported models, "
         f"goal_weight 0 and {weight:g} (best by the estimate), both told to spend "
         f"{size['budget']:g} per user:",
-        report.markdown(
+        tables.markdown(
             [
                 *("", "budget kept by", "paper"),
                 *(f"{group}, seed 0" for group in GROUPS.values()),
@@ -138,8 +138,8 @@ def _table(
         "off; kept by a second trial, by that trial's error. The campaign is a simulation: the "
         "paper's data are not public.",
         f"{offline.seconds.mean():.0f} s a training and its judgement, on average.",
-        *report.refusals(runs.refused),
-        report.made_by(runs.makers, runs.seconds),
+        *tables.refusals(runs.refused),
+        tables.made_by(runs.makers, runs.seconds),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -147,18 +147,18 @@ def _table(
 def _compared(online: pd.DataFrame, outcome: str) -> list[str]:
     """The paper's difference; both groups and their difference, of seed 0 and over seeds."""
     found = pd.DataFrame([relative(row, outcome) for _, row in online.iterrows()])
-    over = report.paired_difference(found.difference, np.zeros(len(found)))
+    over = tables.paired_difference(found.difference, np.zeros(len(found)))
     first = ["-", "-", "-"]
     for _, test in online[online.seed == 0].iterrows():
         own = relative(test, outcome)
         ends = (own.difference + side * 1.96 * own.stderr for side in (-1, 1))
         groups = (_group(test, f"{name}_{outcome}") for name in GROUPS)
-        first = [*groups, report.percent(own.difference, *ends)]
+        first = [*groups, tables.percent(own.difference, *ends)]
     return [
         f"{PAPER[outcome]:+.3%}",
         *first,
-        *(report.spread(online[f"{name}_{outcome}"].mean(), math.nan, 5) for name in GROUPS),
-        report.percent(over.mean, over.low, over.high),
+        *(tables.spread(online[f"{name}_{outcome}"].mean(), math.nan, 5) for name in GROUPS),
+        tables.percent(over.mean, over.low, over.high),
     ]
 
 

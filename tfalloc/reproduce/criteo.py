@@ -7,12 +7,10 @@
               through the allocation with goal_weight 200 in the scale of Eq. 11, budget uniform on
               (.039, .047), FD with 4,000 entries and a step of 3e-4, NES with 2,000 directions
     "small"   16 units, Adam 3e-3, stopped by the validation loss on a tenth of the training rows
-    "ours"    the package's own network and recipe, as in the study of methods (`methods_ours`):
-              monotone, that is told that the treatment cannot hurt, which the others are not
 
 Table 1 compares small networks with the paper's: "TSM-SL, paper's net" (goal_weight 0) is the
-control that it lacks, and what the others are compared with here, paired by seed. Ours have a
-control of their own beside them, "imitated, two-stage", with the same start and another objective.
+control that it lacks, and what the others are compared with here, paired by seed. The package's
+own methods join the table by `studies/criteo.py`.
 
 With the file, seeds are re-initialisations on one split, as published. Without it each seed has
 a trial of its own from `datasets.criteo_like`, whose true AUCC is known on fresh users: intervals
@@ -25,10 +23,11 @@ import dataclasses
 import functools
 import math
 import os
+import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -39,15 +38,11 @@ from tfalloc.data import RCTData
 from tfalloc.datasets import Simulation
 from tfalloc.evaluation import aucc, aucc_score
 from tfalloc.models import AllocationModel
-from tfalloc.reproduce import criteo_report, methods_task
-from tfalloc.reproduce.criteo_report import CONTROL, NETS
+from tfalloc.reproduce import criteo_report
+from tfalloc.reproduce.criteo_report import CONTROL
 from tfalloc.reproduce.figures import require_matplotlib
-from tfalloc.reproduce.methods import METHODS as STUDIED
-from tfalloc.reproduce.methods import arguments_of
-from tfalloc.reproduce.methods_ours import LAST_STEPS
-from tfalloc.reproduce.methods_settings import OUR_NETWORK, TUNED
-from tfalloc.reproduce.methods_task import Task
 from tfalloc.reproduce.runs import Runs
+from tfalloc.reproduce.truth import true_aucc
 
 BUDGETS = (0.039, 0.047)
 GOAL_WEIGHT = 200.0
@@ -55,7 +50,6 @@ ENTRIES = 4_000  # differentiated in a step by FD
 BATCH = 10_000  # rows a step, of the small networks and the paper's
 SMALL_RATE, PATIENCE = 3e-3, 5
 FRESH = 1_000_000  # seeds of users who judge; those of trials are 0, 1, 2, ...
-OURS = (OUR_NETWORK, *LAST_STEPS)  # of the study of methods
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +60,7 @@ class Settings:
       rows: of a simulated trial; without a meaning for the file.
       epochs: of the paper's network.
       learning_rate: of the paper's network.
-      small_epochs: of the small networks and of ours, at most.
+      small_epochs: of the small networks, at most.
       directions: N' of NES.
       fresh: users on whom the true AUCC of a simulation is taken.
       jit: whether XLA compiles the training steps.
@@ -91,77 +85,81 @@ FAST = Settings(
     jit=False,
 )
 
-# (settings, task, seed) -> a trained model
-Fit = Callable[[Settings, Task, int], Any]
+
+class Method(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+      fit: (settings, trial, seed) -> a trained model, and the seconds that it took.
+      net: "small", "paper's" or "ours".
+      arguments: kept beside its runs, and compared with those of runs made before.
+    """
+
+    fit: Callable[[Settings, RCTData, int], tuple[Any, float]]
+    net: str
+    arguments: dict[str, Any]
 
 
-def _two_stage(settings: Settings, task: Task, seed: int) -> Any:
-    return _fit_small(AllocationModel(2, "small", seed=seed), settings, task)
+def _small(make: Callable[[int], Any]) -> Method:
+    """A network of 16 units, stopped by its validation loss."""
+
+    def fit(settings: Settings, trial: RCTData, seed: int) -> tuple[Any, float]:
+        start = time.perf_counter()
+        model = make(seed)
+        model.compile(keras.optimizers.Adam(SMALL_RATE), jit_compile=settings.jit)
+        rows, validation = trial.split([0.9, 0.1], 0)
+        fixed = {"epochs": settings.small_epochs, "early_stopping": PATIENCE, "batch_size": BATCH}
+        model.fit(rows, validation_data=validation, verbose=0, **fixed)
+        return model, time.perf_counter() - start
+
+    arguments = {"learning_rate": SMALL_RATE, "early_stopping": PATIENCE, "batch_size": BATCH}
+    return Method(fit, "small", arguments)
 
 
-def _direct_rank(settings: Settings, task: Task, seed: int) -> Any:
-    return _fit_small(DirectRank(seed=seed), settings, task)
+def _paper(
+    arguments: dict[str, Any],
+    objective: Callable[[Settings], dict[str, Any]] = lambda settings: {},
+    make: Callable[[int], Any] = lambda seed: AllocationModel(2, "paper", seed=seed),
+) -> Method:
+    """The paper's network for the paper's number of epochs."""
+
+    def fit(settings: Settings, trial: RCTData, seed: int) -> tuple[Any, float]:
+        start = time.perf_counter()
+        model = make(seed)
+        optimizer = keras.optimizers.Adam(settings.learning_rate)
+        model.compile(optimizer, jit_compile=settings.jit, **objective(settings))
+        fixed = {"validation_split": 0.0, "early_stopping": False, "batch_size": BATCH}
+        model.fit(trial, epochs=settings.epochs, verbose=0, **fixed)
+        return model, time.perf_counter() - start
+
+    return Method(fit, "paper's", {**arguments, "batch_size": BATCH})
 
 
-def _drp(settings: Settings, task: Task, seed: int) -> Any:
-    return _fit_small(DRP(seed=seed), settings, task)
+_GOAL = {"goal_weight": GOAL_WEIGHT, "budget": BUDGETS}
 
 
-def _fit_small(model: Any, settings: Settings, task: Task) -> Any:
-    model.compile(keras.optimizers.Adam(SMALL_RATE), jit_compile=settings.jit)
-    rows, validation = task.trial.split([0.9, 0.1], 0)
-    fixed = {"epochs": settings.small_epochs, "early_stopping": PATIENCE, "batch_size": BATCH}
-    model.fit(rows, validation_data=validation, verbose=0, **fixed)
-    return model
+def _nes(settings: Settings) -> dict[str, Any]:
+    gradient = gradients.NES(num_directions=settings.directions)
+    return {**_GOAL, "goal_scale": "paper", "gradient": gradient}
 
 
-def _control(settings: Settings, task: Task, seed: int) -> Any:
-    return _fit_paper(AllocationModel(2, "paper", seed=seed), settings, task)
+def _finite_difference(settings: Settings) -> dict[str, Any]:
+    gradient = gradients.FiniteDifference(num_entries=ENTRIES)
+    return {**_GOAL, "goal_scale": "paper", "gradient": gradient}
 
 
-def _dfcl(settings: Settings, task: Task, seed: int) -> Any:
-    model = DFCL(2, "paper", loss="ifd", seed=seed)
-    return _fit_paper(model, settings, task, {"budget": BUDGETS})
-
-
-def _nes(settings: Settings, task: Task, seed: int) -> Any:
-    return _through(gradients.NES(num_directions=settings.directions), settings, task, seed)
-
-
-def _finite_difference(settings: Settings, task: Task, seed: int) -> Any:
-    return _through(gradients.FiniteDifference(num_entries=ENTRIES), settings, task, seed)
-
-
-def _through(gradient: Any, settings: Settings, task: Task, seed: int) -> Any:
-    objective = {"goal_weight": GOAL_WEIGHT, "goal_scale": "paper", "gradient": gradient}
-    objective["budget"] = BUDGETS
-    return _fit_paper(AllocationModel(2, "paper", seed=seed), settings, task, objective)
-
-
-def _fit_paper(
-    model: Any, settings: Settings, task: Task, objective: dict[str, Any] | None = None
-) -> Any:
-    optimizer = keras.optimizers.Adam(settings.learning_rate)
-    model.compile(optimizer, jit_compile=settings.jit, **(objective or {}))
-    fixed = {"validation_split": 0.0, "early_stopping": False, "batch_size": BATCH}
-    model.fit(task.trial, epochs=settings.epochs, verbose=0, **fixed)
-    return model
-
-
-def _as_studied(method: str) -> Fit:
-    """A method of the study of methods, with the hyper-parameters that were searched there."""
-    return lambda settings, task, seed: STUDIED[method](task, seed)
-
-
-METHODS: dict[str, Fit] = {
-    CONTROL: _control,
-    "TSM-SL": _two_stage,
-    "Direct Rank": _direct_rank,
-    "DRP": _drp,
-    "DFCL-IFD": _dfcl,
-    "NES": _nes,
-    "FD": _finite_difference,
-    **{name: _as_studied(name) for name in OURS},
+METHODS: dict[str, Method] = {
+    CONTROL: _paper({"goal_weight": 0.0}),
+    "TSM-SL": _small(lambda seed: AllocationModel(2, "small", seed=seed)),
+    "Direct Rank": _small(lambda seed: DirectRank(seed=seed)),
+    "DRP": _small(lambda seed: DRP(seed=seed)),
+    "DFCL-IFD": _paper(
+        {"loss": "ifd", "budget": BUDGETS},
+        lambda settings: {"budget": BUDGETS},
+        lambda seed: DFCL(2, "paper", loss="ifd", seed=seed),
+    ),
+    "NES": _paper(_GOAL, _nes),
+    "FD": _paper({**_GOAL, "num_entries": ENTRIES}, _finite_difference),
 }
 
 
@@ -172,6 +170,7 @@ def study(
     settings: Settings | None = None,
     data: str | os.PathLike[str] | None = None,
     methods: Sequence[str] | None = None,
+    more: Mapping[str, Method] | None = None,
     restart: bool = False,
     command: str | None = None,
 ) -> Runs:
@@ -182,7 +181,8 @@ def study(
       seeds: repetitions of each method.
       settings: sizes; None: the paper's.
       data: Criteo's official file, as for `datasets.criteo`; None: the simulation.
-      methods: names among `METHODS`; None: all. The control is always among them.
+      methods: names among `METHODS` and `more`; None: all. The control is always among them.
+      more: methods besides `METHODS`.
       restart: whether to throw earlier runs away.
       command: kept beside the runs.
 
@@ -197,9 +197,10 @@ def study(
     settings = settings or Settings()
     if seeds < 1:
         raise ValueError(f"seeds={seeds!r}: expected at least 1.")
-    unknown = [name for name in methods or () if name not in METHODS]
+    every = {**METHODS, **(more or {})}
+    unknown = [name for name in methods or () if name not in every]
     if unknown:
-        raise ValueError(f"methods={unknown!r} are not known; expected some of {list(METHODS)}.")
+        raise ValueError(f"methods={unknown!r} are not known; expected some of {list(every)}.")
     require_matplotlib()
     kept = dataclasses.asdict(settings)
     if data is not None:
@@ -208,38 +209,28 @@ def study(
         del kept["rows"], kept["fresh"]
     folder = Path(output)
     runs = Runs(folder / "runs.json", kept, command=command, restart=restart)
-    chosen = [name for name in METHODS if name in {CONTROL, *(methods or METHODS)}]
+    chosen = [name for name in every if name in {CONTROL, *(methods or every)}]
     keys = [{"method": name, "seed": seed} for seed in range(seeds) for name in chosen]
     for name in chosen:
-        runs.check_arguments(_arguments(name), method=name)
-    protocol = Protocol(settings, data)
+        runs.check_arguments(every[name].arguments, method=name)
+    protocol = Protocol(settings, data, every)
     runs.complete(keys, protocol.run, "criteo", prepare=protocol.prepare)
-    criteo_report.write(folder, runs, list(METHODS))
+    criteo_report.write(folder, runs, {name: method.net for name, method in every.items()})
     return runs
-
-
-def _arguments(method: str) -> dict[str, Any]:
-    """Of a method, what is no setting of the study."""
-    if method in OURS:
-        return arguments_of(TUNED["criteo_like"], method)
-    if NETS[method] == "small":
-        return {"learning_rate": SMALL_RATE, "early_stopping": PATIENCE, "batch_size": BATCH}
-    if method == CONTROL:
-        return {"goal_weight": 0.0, "batch_size": BATCH}
-    if method == "DFCL-IFD":
-        return {"loss": "ifd", "budget": BUDGETS, "batch_size": BATCH}
-    objective = {"goal_weight": GOAL_WEIGHT, "budget": BUDGETS, "batch_size": BATCH}
-    return {**objective, "num_entries": ENTRIES} if method == "FD" else objective
 
 
 class Protocol:
     """Does the runs: split, training, AUCC."""
 
-    def __init__(self, settings: Settings, data: str | os.PathLike[str] | None):
-        self.settings, self.data = settings, data
+    def __init__(
+        self,
+        settings: Settings,
+        data: str | os.PathLike[str] | None,
+        methods: Mapping[str, Method] = METHODS,
+    ):
+        self.settings, self.data, self.methods = settings, data, methods
         # The methods of a seed see the same rows, one after the other.
         self._parts = functools.lru_cache(1)(self._split)
-        self._task = functools.lru_cache(1)(self._draw_task)
         self._fresh = functools.lru_cache(1)(self._draw_fresh)
 
     def prepare(self, *, seed: int, **_: Any) -> None:
@@ -248,25 +239,17 @@ class Protocol:
 
     def run(self, method: str, seed: int) -> dict[str, Any]:
         """The figures of one run; its seconds are those of the training."""
-        task, test = self._task(seed)
-        task.shared.begin()
-        model = METHODS[method](self.settings, task, seed)
-        seconds = task.shared.seconds()
+        train, test = self._parts(0 if self.data else seed)
+        model, seconds = self.methods[method].fit(self.settings, train, seed)
         found: dict[str, Any] = {"aucc": estimated_aucc(scores(model, test), test)}
-        found |= {"arguments": _arguments(method), "seconds": seconds}
+        found |= {"arguments": self.methods[method].arguments, "seconds": seconds}
         if self.data is None:
             fresh = self._fresh(seed)
             found["true_aucc"] = true_aucc(scores(model, fresh.data), fresh)
         return found
 
-    def _draw_task(self, seed: int) -> tuple[Task, RCTData]:
-        """What the methods of a seed share, and the rows that judge them."""
-        keras.utils.clear_session()  # graphs of the models of seeds that are gone
-        train, test = self._parts(0 if self.data else seed)
-        settings = methods_task.Settings(epochs=self.settings.small_epochs, jit=self.settings.jit)
-        return Task("criteo_like", train, BUDGETS, None, settings, TUNED["criteo_like"]), test
-
     def _split(self, seed: int) -> tuple[RCTData, ...]:
+        keras.utils.clear_session()  # graphs of the models of seeds that are gone
         if self.data is None:
             whole = datasets.criteo_like(self.settings.rows, seed=seed).data
         else:
@@ -291,23 +274,3 @@ def estimated_aucc(score: np.ndarray, test: RCTData) -> float:
             return float(aucc(score, test).value)
         except ValueError:
             return math.nan
-
-
-def true_aucc(score: np.ndarray, users: Simulation) -> float:
-    """AUCC with every user's true outcomes under both arms in place of a trial.
-
-    Each user stands in both arms with expected outcomes, so that the uplift of a prefix is the sum
-    of true uplifts: dC(k) = sum_{i<=k} (c_i1 - c_i0) / N, dR likewise.
-
-    Args:
-      score: [users], higher ranks first.
-      users: a simulation of two arms.
-    """
-    both = {
-        "treatment": np.repeat([0, 1], len(users)),
-        "response": np.ravel(users.true_response.T),
-        "cost": np.ravel(users.true_cost.T),
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of the noise of a trial, which this is not
-        return float(aucc(np.tile(score, 2), both).value)

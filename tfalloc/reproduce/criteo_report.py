@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tfalloc.reproduce import figures, report
+from tfalloc.reproduce import figures, tables
 from tfalloc.reproduce.files import write_text
 from tfalloc.reproduce.runs import Runs
 
@@ -24,15 +24,16 @@ PAPER = {
     "NES": (0.7849, 0.0167),
     "FD": (0.7904, 0.0096),
 }
-# All other methods have the package's own.
-NETS = {
-    **dict.fromkeys(("TSM-SL", "Direct Rank", "DRP"), "small"),
-    **dict.fromkeys((CONTROL, "DFCL-IFD", "NES", "FD"), "paper's"),
-}
 
 
-def write(folder: Path, runs: Runs, order: Sequence[str]) -> None:
-    """Writes table.md and figure.png of the runs, methods in that order, whenever they were run.
+def write(folder: Path, runs: Runs, nets: Mapping[str, str]) -> None:
+    """Writes table.md and figure.png of the runs.
+
+    Args:
+      folder: where to.
+      runs: with at least one of the control.
+      nets: {method: its network}, in the order of the table; methods that `runs` has besides come
+        last, as the package's own.
 
     Raises:
       ValueError: there is no run of the control.
@@ -40,32 +41,34 @@ def write(folder: Path, runs: Runs, order: Sequence[str]) -> None:
     if not len(runs.frame(method=CONTROL)):
         why = next((error for key, error in runs.refused if key["method"] == CONTROL), "not run")
         raise ValueError(f"{CONTROL}, with which the others are compared, has no run: {why}")
-    frame = runs.frame().sort_values(
-        "method", key=lambda names: names.map(list(order).index), kind="stable"
+    place = {name: index for index, name in enumerate(nets)}
+    frame = runs.frame()
+    frame = frame.sort_values(
+        "method", key=lambda names: names.map(place).fillna(len(place)), kind="stable"
     )
-    write_text(folder / "table.md", _table(runs, frame))
+    write_text(folder / "table.md", _table(runs, frame, nets))
     (axes,) = figures.panels(1, 1, width=8.0, height=4.6)
     _draw(axes, runs, frame)
     figures.write([axes], folder / "figure.png")
 
 
-def _table(runs: Runs, frame: pd.DataFrame) -> str:
+def _table(runs: Runs, frame: pd.DataFrame, nets: Mapping[str, str]) -> str:
     size = runs.settings
     simulated = "data" not in size
-    estimated = report.comparison(frame, "aucc", reference=CONTROL).to_dict("records")
+    estimated = tables.comparison(frame, "aucc", reference=CONTROL).to_dict("records")
     columns = ["method", "net", "published", "AUCC", "against the control"]
     rows: list[list[Any]] = []
     for found in estimated:
         method = found["method"]
-        published = report.spread(*PAPER[method]) if method in PAPER else "-"
-        net = NETS.get(method, "ours")
-        own = report.spread(found["mean"], found["sd"])
-        rows.append([method, net, published, own, report.difference(found)])
+        published = tables.spread(*PAPER[method]) if method in PAPER else "-"
+        net = nets.get(method, "ours")
+        own = tables.spread(found["mean"], found["sd"])
+        rows.append([method, net, published, own, tables.difference(found)])
     if simulated:
         columns += ["true AUCC", "true, against the control"]
-        truth = report.comparison(frame, "true_aucc", reference=CONTROL).to_dict("records")
+        truth = tables.comparison(frame, "true_aucc", reference=CONTROL).to_dict("records")
         for row, found in zip(rows, truth, strict=True):
-            row += [report.spread(found["mean"], found["sd"]), report.difference(found)]
+            row += [tables.spread(found["mean"], found["sd"]), tables.difference(found)]
     columns.append("seconds")
     for row in rows:
         row.append(f"{frame.seconds[frame.method == row[0]].mean():.0f}")
@@ -92,7 +95,7 @@ def _table(runs: Runs, frame: pd.DataFrame) -> str:
         "cannot hurt (`monotone=True`)"
         + (", which is true of the simulation" if simulated else "")
         + "; the small nets and the paper's are not.",
-        report.markdown(columns, rows),
+        tables.markdown(columns, rows),
         "Published figures are from Criteo Uplift v2.1 (13,979,592 rows); "
         + (
             "the simulation has its marginals but another truth, so its levels do not compare."
@@ -100,8 +103,8 @@ def _table(runs: Runs, frame: pd.DataFrame) -> str:
             else "DFCL's are from Zhou et al. 2024, the others from Yan et al. 2023. Seeds are "
             "initial weights on one split: intervals and p-values do not allow for other rows."
         ),
-        *report.refusals(runs.refused),
-        report.made_by(runs.makers, runs.seconds),
+        *tables.refusals(runs.refused),
+        tables.made_by(runs.makers, runs.seconds),
     ]
     return "\n\n".join(parts) + "\n"
 

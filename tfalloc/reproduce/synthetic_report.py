@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tfalloc.reproduce import figures, report
+from tfalloc.reproduce import figures, tables
 from tfalloc.reproduce.files import write_text
 from tfalloc.reproduce.runs import Runs
 
@@ -42,8 +42,8 @@ def _table(runs: Runs) -> str:
             [
                 shown,
                 PAPER["q_end"] - PAPER["q_start"] if method == "NES" else None,
-                report.difference(report.paired_difference(found.q_end, found.q_start), 5),
-                report.difference(report.paired_difference(found.true_end, found.true_start), 5),
+                tables.difference(tables.paired_difference(found.q_end, found.q_start), 5),
+                tables.difference(tables.paired_difference(found.true_end, found.true_start), 5),
                 f"{1 - true.mean() / own.mean():.0%}" if own.mean() > 0 else "-",
                 f"{found.seconds.mean():.1f}",
             ]
@@ -58,16 +58,16 @@ def _table(runs: Runs) -> str:
         f"{len(sample)} trials; Adam {size['learning_rate']:g}, sigma {size['sigma']:g}, N' = "
         f"{size['directions']:,} a step. Mean ± standard deviation of one trial. True value: of "
         "the same users under the same predictions, by their true responses, at the same cost.",
-        report.markdown(["", "paper", "Q on the trial", "true value"], rows),
+        tables.markdown(["", "paper", "Q on the trial", "true value"], rows),
         "Gains of the ascent, mean over trials with 95 % intervals:",
-        report.markdown(
+        tables.markdown(
             ["gradient", "paper", "on the trial", "in truth", "overfitting", "seconds"], gains
         ),
-        f"One Q(v_gt) has a standard deviation of {report.number(sd, 2)} between trials "
-        f"({report.number(sample.q_truth_stderr.mean(), 2)} by its own standard error), beside "
+        f"One Q(v_gt) has a standard deviation of {tables.number(sd, 2)} between trials "
+        f"({tables.number(sample.q_truth_stderr.mean(), 2)} by its own standard error), beside "
         "which the paper's .2141 and .2123 are one number.",
         "Cosine of NES with all finite differences, at the start:",
-        report.markdown(
+        tables.markdown(
             ["N'", *[f"{number:,}" for number in numbers]],
             [["cosine", *[f"{x:.3f}" for x in mean]]],
         ),
@@ -76,14 +76,14 @@ def _table(runs: Runs) -> str:
         "(`tfalloc/reproduce/synthetic.py`). The scale of the uplift and the size of the noise "
         "were set so that the true values of v_gt and the start are about the paper's: that these "
         "two agree shows nothing. What the steps gain was not set.",
-        *report.refusals(runs.refused),
-        report.made_by(runs.makers, runs.seconds),
+        *tables.refusals(runs.refused),
+        tables.made_by(runs.makers, runs.seconds),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _spread(values: pd.Series) -> str:
-    return report.spread(values.mean(), values.std())
+    return tables.spread(values.mean(), values.std())
 
 
 def _figure(path: Path, runs: Runs) -> None:

@@ -3,7 +3,7 @@
     KNOWN     of a simulation, before any data: the network's heads say so
     SPACES    of each method: the values among which a simulation's are chosen
     RECIPES   of ours: the candidates themselves
-    TUNED     what `methods_tuning` chose, on trials that the study does not report
+    TUNED     what `tuning.py` chose, on trials that the study does not report
 
 Every method has the same number of candidates. The first has the usual values, the first of each
 list; the others are drawn so that each value of a list is tried about equally often. Those of our
@@ -134,7 +134,7 @@ def usual(simulation: str) -> dict[str, Arguments]:
 
 
 def _tuned() -> dict[str, dict[str, Arguments]]:
-    text = (resources.files("tfalloc.reproduce") / "tuned.json").read_text("utf-8")
+    text = (resources.files("studies.methods") / "tuned.json").read_text("utf-8")
     chosen = json.loads(text)
     return {name: {**usual(name), **chosen.get(name, {})} for name in KNOWN}
 

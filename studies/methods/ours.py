@@ -19,10 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tfalloc import baselines, gradients
-from tfalloc.baselines.average import predictions
-from tfalloc.models import AllocationModel
-from tfalloc.reproduce.methods_controls import (
+from studies.methods.controls import (
     CONTROLS,
     Method,
     arguments,
@@ -32,8 +29,11 @@ from tfalloc.reproduce.methods_controls import (
     shape,
     train,
 )
-from tfalloc.reproduce.methods_settings import OUR_NETWORK, RECIPE
-from tfalloc.reproduce.methods_task import Task
+from studies.methods.settings import OUR_NETWORK, RECIPE
+from studies.methods.task import Task
+from tfalloc import baselines, gradients
+from tfalloc.baselines.average import predictions
+from tfalloc.models import AllocationModel
 
 IMITATION = 50  # index of the imitating network's seed, beyond those of the members
 RANDOM_FEATURES = 0.4  # share of the features that a split of averaged trees chooses from

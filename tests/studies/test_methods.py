@@ -11,30 +11,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import typer
 from matplotlib import image
 
-from tests.cli.conftest import invoke
+from studies.methods import __main__ as command
+from studies.methods import controls, ours, report, settings, study, summary, tuning
+from studies.methods.task import REPORTED_SEED, SIMULATIONS, TUNING_SEED, Shared
 from tfalloc import datasets
 from tfalloc.baselines.average import predictions
-from tfalloc.cli import reproduce
 from tfalloc.evaluation import true_curve
-from tfalloc.reproduce import (
-    methods,
-    methods_controls,
-    methods_ours,
-    methods_report,
-    methods_summary,
-    methods_tuning,
-)
-from tfalloc.reproduce import methods_settings as settings
-from tfalloc.reproduce.methods_task import REPORTED_SEED, SIMULATIONS, TUNING_SEED
 from tfalloc.reproduce.runs import Runs
-from tfalloc.reproduce.shared import Shared
 
 pytest.importorskip("sklearn")
 
 FIRST = 101  # seeds below are for reported studies
+
+
+def call(*arguments):
+    """The exit code of the command."""
+    return command.main([str(argument) for argument in arguments])
 
 
 class Random:
@@ -52,10 +46,10 @@ class Random:
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study") / "methods"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(methods.METHODS, "random", Random)
-        patch.setitem(methods.TUNED["well_specified"], "random", {})
-        runs = methods.study(
-            folder, "well_specified", seeds=2, first_seed=FIRST, settings=methods.FAST,
+        patch.setitem(study.METHODS, "random", Random)
+        patch.setitem(study.TUNED["well_specified"], "random", {})
+        runs = study.study(
+            folder, "well_specified", seeds=2, first_seed=FIRST, settings=study.FAST,
             methods=["logistic", "boosting, per arm", "random"], command="typed",
         )  # fmt: skip
     return folder, runs
@@ -79,7 +73,7 @@ def test_runs_have_their_figures(made):
 def test_table_and_figure(made):
     folder, runs = made
     text, frame = (folder / "table.md").read_text(), runs.frame()
-    found = methods_report.compared(frame, list(methods.METHODS), methods.CONTROLS)
+    found = report.compared(frame, list(study.METHODS), study.CONTROLS)
     lines = text.splitlines()
     assert "| **logistic** | 2 |" in text and "The best control is logistic" in text
     first = {group: lines.index(f"| *{group}* |" + "  |" * 5) + 1 for group in ("controls", "ours")}
@@ -98,21 +92,21 @@ def test_table_and_figure(made):
 
 
 @pytest.fixture(scope="module")
-def ours():
+def trained():
     """Every method of ours on one tiny trial: {name: fitted model}, and the task."""
     scenario = SIMULATIONS["criteo_like"]
-    protocol = methods.Protocol("criteo_like", scenario, methods.FAST, None)
+    protocol = study.Protocol("criteo_like", scenario, study.FAST, None)
     task = protocol.task(FIRST)
     tuned = {**task.tuned, "recipe": {**task.tuned["recipe"], "team": [2, 1, 1]}}
     task = dataclasses.replace(task, tuned=tuned)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*matched rows")  # conversions are rare
-        return {name: method(task, FIRST) for name, method in methods_ours.OURS.items()}, task
+        return {name: method(task, FIRST) for name, method in ours.OURS.items()}, task
 
 
 @pytest.mark.slow
-def test_ours_start_from_the_same_weights_and_differ_by_the_objective(ours, monkeypatch):
-    models, task = ours
+def test_ours_start_from_the_same_weights_and_differ_by_the_objective(trained, monkeypatch):
+    models, task = trained
     predicted = {name: predictions(model, task.trial) for name, model in models.items()}
     for name, each in predicted.items():
         assert each["response"].shape == each["cost"].shape == (len(task.trial), 2)
@@ -123,8 +117,8 @@ def test_ours_start_from_the_same_weights_and_differ_by_the_objective(ours, monk
     start = models["imitated"].get_weights()
     for name in list(models)[2:]:
         with monkeypatch.context() as patch:
-            patch.setattr(methods_ours, "train", lambda task, model, **_: model)
-            started = methods_ours.OURS[name](task, FIRST).get_weights()
+            patch.setattr(ours, "train", lambda task, model, **_: model)
+            started = ours.OURS[name](task, FIRST).get_weights()
         for mine, theirs in zip(started, start, strict=True):
             np.testing.assert_array_equal(mine, theirs)
         moved = [
@@ -138,11 +132,11 @@ def test_ours_start_from_the_same_weights_and_differ_by_the_objective(ours, monk
 
 
 @pytest.mark.slow
-def test_averaged_is_the_mean_of_members_that_are_trained_once(ours):
-    models, task = ours
+def test_averaged_is_the_mean_of_members_that_are_trained_once(trained):
+    models, task = trained
     members = models["averaged"].members
     assert len(members) == 2 + 1 + 1
-    assert members[0] is methods_controls.our_network(task, FIRST)  # the control, not another
+    assert members[0] is controls.our_network(task, FIRST)  # the control, not another
     mean = np.mean([predictions(x, task.trial)["cost"] for x in members], axis=0)
     np.testing.assert_allclose(models["averaged"].predict(task.trial)["cost"], mean, rtol=1e-6)
 
@@ -153,39 +147,46 @@ def test_steps_are_differences_within_seeds():
         "seed": [0, 0, 1, 1],
         "share": [0.1, 0.3, 0.4, 0.8],
     }
-    text = "\n".join(methods_report._steps(pd.DataFrame(runs)))
+    text = "\n".join(report._steps(pd.DataFrame(runs)))
     assert "| our network instead of a plain one |" in text and "| 2 | +0.300 (" in text
     assert text.count("\n") == 3  # no step without both of its ends
-    names = {name for after, before, _ in methods_report.STEPS for name in (after, before)}
-    assert names <= set(methods.METHODS)
+    names = {name for after, before, _ in report.STEPS for name in (after, before)}
+    assert names <= set(study.METHODS)
 
 
-def test_summary_has_a_column_for_each_simulation(made, tmp_path):
+def test_summary_has_a_column_for_each_simulation(made, tmp_path, capsys):
     folder, runs = made
     target = tmp_path / "summary.md"
-    result = invoke("reproduce", "summary", folder, folder, "--output", target)
-    assert result.code == 0 and target.read_text().strip() == result.out.strip()
+    code = call("summary", folder, folder, "--output", target)
+    out = capsys.readouterr().out
+    assert code == 0 and target.read_text().strip() == out.strip()
     share = runs.frame().groupby("method").share.mean()
-    lines = result.out.splitlines()
+    lines = out.splitlines()
     assert lines[0] == "| share of perfect targeting | well_specified | well_specified |"
     assert f"| logistic | **{share['logistic']:.3f}** | **{share['logistic']:.3f}** |" in lines
     assert "| *seeds* | 2 | 2 |" in lines
     assert "| *imitated, smoothed - best control* | - | - |" in lines
-    steps = methods_summary._steps([runs])
-    assert [row[1] for row in steps] == ["-"] * len(methods_report.STEPS)  # no pair was run
+    steps = summary._steps([runs])
+    assert [row[1] for row in steps] == ["-"] * len(report.STEPS)  # no pair was run
 
 
-def test_summary_refuses_what_is_no_study(tmp_path):
-    assert invoke("reproduce", "summary", tmp_path).code == 2
-    (tmp_path / "runs.json").write_text("{}")
-    result = invoke("reproduce", "summary", tmp_path)
-    assert result.code == 2 and "it is damaged" in result.err and result.err.count("\n") == 1
+def test_summary_refuses_what_is_no_study(tmp_path, capsys):
+    assert call("summary", tmp_path) == 2
+    capsys.readouterr()
+    for text, message in (
+        ("{}", "it is damaged"),
+        ('{"settings": {}, "makers": [], "runs": []}', "is of another study"),
+    ):
+        (tmp_path / "runs.json").write_text(text)
+        assert call("summary", tmp_path) == 2
+        err = capsys.readouterr().err
+        assert message in err and err.count("\n") == 1
 
 
 def test_budgets_at_which_targeting_adds_nothing_are_left_out():
     """Those that pay for the treatment for everyone, if it hurts nobody."""
     scenario = dataclasses.replace(SIMULATIONS["criteo_like"], budgets=(0.04, 1.0))
-    protocol = methods.Protocol("criteo_like", scenario, methods.FAST, None)
+    protocol = study.Protocol("criteo_like", scenario, study.FAST, None)
     fresh = protocol.fresh(FIRST)[0]
     found = protocol.judge(fresh.true_response, fresh.true_cost, FIRST)
     assert np.isnan(found["shares"]).tolist() == [False, True, True, True, True]
@@ -193,11 +194,11 @@ def test_budgets_at_which_targeting_adds_nothing_are_left_out():
 
 
 @pytest.mark.slow
-def test_a_try_is_large_enough_for_methods_that_need_an_uplift(tmp_path):
+def test_a_try_is_large_enough_for_methods_that_need_an_uplift(tmp_path, capsys):
     options = ("--fast", "--seeds", 2, "--methods", "logistic;DRP", "--output", tmp_path / "out")
-    result = invoke("reproduce", "methods", *options)
-    assert result.code == 0 and "| DRP | 2 |" in result.out and "Refused" not in result.out
-    assert "30,000 rows a trial" in result.out
+    assert call("run", *options) == 0
+    out = capsys.readouterr().out
+    assert "| DRP | 2 |" in out and "Refused" not in out and "30,000 rows a trial" in out
 
 
 def test_no_credit_for_money_that_was_not_there():
@@ -205,16 +206,16 @@ def test_no_credit_for_money_that_was_not_there():
     v, c = np.tile([0.1, 0.5], (50, 1)), np.tile([0.0, 2.0], (50, 1))
     reached = true_curve(v, c[:, ::-1], v, c, [0.5, 1.0])
     assert not reached.feasible.any() and np.allclose(reached.cost, 2.0)
-    found = methods.at_equal_cost(reached, v.mean(axis=0), c.mean(axis=0))
+    found = study.at_equal_cost(reached, v.mean(axis=0), c.mean(axis=0))
     np.testing.assert_allclose(found, [0.2, 0.3])  # the dear arm for a quarter, for half
     honest = true_curve(v, c, v, c, [0.5, 1.0])
-    np.testing.assert_allclose(methods.at_equal_cost(honest, v[0], c[0]), honest.response)
+    np.testing.assert_allclose(study.at_equal_cost(honest, v[0], c[0]), honest.response)
 
 
 def test_the_truth_is_1_and_alike_is_0():
-    fast = methods.FAST
+    fast = study.FAST
     for simulation in ("criteo_like", "produce_coin", "well_specified"):
-        protocol = methods.Protocol(simulation, SIMULATIONS[simulation], fast, None)
+        protocol = study.Protocol(simulation, SIMULATIONS[simulation], fast, None)
         fresh = protocol.fresh(FIRST)[0]
         truth = fresh.true_response, fresh.true_cost
         assert protocol.judge(*truth, FIRST)["share"] == pytest.approx(1.0)
@@ -235,7 +236,7 @@ def test_the_best_control_has_the_largest_mean():
             "seconds": 1.0,
         }
     )
-    found = methods_report.compared(runs, ["ours", "b", "a"], {"a", "b"})
+    found = report.compared(runs, ["ours", "b", "a"], {"a", "b"})
     assert found.method.tolist() == ["b", "a", "ours"] and found.best.tolist() == [
         True,
         False,
@@ -247,9 +248,9 @@ def test_the_best_control_has_the_largest_mean():
 def test_the_best_control_is_chosen_on_seeds_that_all_controls_have():
     runs = pd.DataFrame({"method": ["a", "b", "a"], "seed": [0, 0, 1], "share": [0.4, 0.5, 0.9]})
     runs["seconds"] = 1.0
-    assert methods_report.compared(runs, ["a", "b"], ["a", "b"]).best.tolist() == [False, True]
+    assert report.compared(runs, ["a", "b"], ["a", "b"]).best.tolist() == [False, True]
     apart = runs[1:]
-    assert methods_report.compared(apart, ["a", "b"], ["a", "b"]).best.tolist() == [True, False]
+    assert report.compared(apart, ["a", "b"], ["a", "b"]).best.tolist() == [True, False]
 
 
 class Refusing(Random):
@@ -262,22 +263,22 @@ class Refusing(Random):
 
 
 def test_a_method_that_refuses_a_trial_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(methods.METHODS, "refusing", Refusing)
-    monkeypatch.setitem(methods.TUNED["well_specified"], "refusing", {})
-    some = {"methods": ["logistic", "refusing"], "first_seed": FIRST, "settings": methods.FAST}
-    methods.study(tmp_path, "well_specified", seeds=2, **some)
+    monkeypatch.setitem(study.METHODS, "refusing", Refusing)
+    monkeypatch.setitem(study.TUNED["well_specified"], "refusing", {})
+    some = {"methods": ["logistic", "refusing"], "first_seed": FIRST, "settings": study.FAST}
+    study.study(tmp_path, "well_specified", seeds=2, **some)
     text = (tmp_path / "table.md").read_text()
     assert "| **logistic** | 2 |" in text and "| refusing | 1 |" in text
     assert f"not in the table: refusing {FIRST} (the trial shows no uplift; expected" in text
     some["methods"] = ["refusing"]
-    monkeypatch.setitem(methods.CONTROLS, "refusing", Refusing)
+    monkeypatch.setitem(study.CONTROLS, "refusing", Refusing)
     with pytest.raises(ValueError, match="shows no uplift"):
-        methods.study(tmp_path / "alone", "well_specified", seeds=1, **some)
+        study.study(tmp_path / "alone", "well_specified", seeds=1, **some)
 
 
 def test_a_candidate_refused_on_a_seed_is_not_chosen():
     runs = candidates_of({(0, 0): 0.9, (1, 0): 0.1, (1, 1): 0.2}, refused=[(0, 1)])
-    assert methods_tuning._chosen(runs) == {"DRP": {"n": 1}}
+    assert tuning._chosen(runs) == {"DRP": {"n": 1}}
 
 
 @pytest.mark.slow
@@ -285,23 +286,23 @@ def test_a_candidate_refused_on_a_seed_is_not_chosen():
 def test_halves_of_a_file_and_networks(tmp_path):
     path = datasets.criteo_like_parquet(tmp_path / "criteo.parquet", num_rows=6_000)
     some = ["spline logistic", "DRP", "DFCL-IFD", "network, goal_weight 0"]
-    where = {"data": path, "settings": methods.FAST, "methods": some, "first_seed": FIRST}
-    runs = methods.study(tmp_path / "out", "criteo_outcomes", seeds=1, **where)
+    where = {"data": path, "settings": study.FAST, "methods": some, "first_seed": FIRST}
+    runs = study.study(tmp_path / "out", "criteo_outcomes", seeds=1, **where)
     assert len(runs) == 4 and "rows" not in runs.settings and runs.settings["bytes"] > 0
     assert "one half of the rows of criteo.parquet" in (tmp_path / "out" / "table.md").read_text()
 
 
 def test_the_second_call_trains_nothing_and_mixes_nothing(made, monkeypatch):
     folder, _ = made
-    monkeypatch.setattr(methods.Protocol, "run", lambda *_, **key: pytest.fail(f"{key} runs again"))
+    monkeypatch.setattr(study.Protocol, "run", lambda *_, **key: pytest.fail(f"{key} runs again"))
     again = {"seeds": 2, "first_seed": FIRST, "methods": ["logistic"]}
-    methods.study(folder, "well_specified", settings=methods.FAST, **again)
-    longer = dataclasses.replace(methods.FAST, epochs=2)
+    study.study(folder, "well_specified", settings=study.FAST, **again)
+    longer = dataclasses.replace(study.FAST, epochs=2)
     with pytest.raises(ValueError, match="epochs=1, now epochs=2"):
-        methods.study(folder, "well_specified", settings=longer, **again)
-    monkeypatch.setitem(methods.TUNED["well_specified"], "logistic", {"C": 0.5})
+        study.study(folder, "well_specified", settings=longer, **again)
+    monkeypatch.setitem(study.TUNED["well_specified"], "logistic", {"C": 0.5})
     with pytest.raises(ValueError, match=r"method 'logistic' with \{'C': 0.1\}, now \{'C': 0.5\}"):
-        methods.study(folder, "well_specified", settings=methods.FAST, **again)
+        study.study(folder, "well_specified", settings=study.FAST, **again)
 
 
 def test_shared_objects_are_made_once_and_paid_by_all():
@@ -338,27 +339,29 @@ def test_shared_objects_are_made_once_and_paid_by_all():
         (["--methods", "spline logistic"], "are not known for criteo_like"),
         (["--first-seed", -1], "first_seed=-1: expected at least 0"),
         (["--data", "x.csv", "--rows", 10], "leave one out"),
+        (["--fast", "--rows", 3], "num_rows=3; expected an integer of at least"),
     ],
 )
-def test_bad_options_are_one_line(arguments, message, tmp_path, monkeypatch):
+def test_bad_options_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    result = invoke("reproduce", "methods", *arguments)
-    assert result.code == 2 and message in result.err and result.err.count("\n") == 1
+    assert call("run", *arguments) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
 def test_ours_alone_have_nothing_to_compare_with(tmp_path):
     with pytest.raises(ValueError, match="no control among them"):
-        methods.study(tmp_path, "well_specified", methods=["averaged"], first_seed=FIRST)
+        study.study(tmp_path, "well_specified", methods=["averaged"], first_seed=FIRST)
 
 
 def test_every_control_of_a_simulation_has_its_arguments():
-    for simulation, tuned in methods.TUNED.items():
+    for simulation, tuned in study.TUNED.items():
         assert list(tuned) == settings.entries(simulation)
         assert set(tuned) >= {"logistic", "boosting, per arm", "boosting, single", "DFCL-IFD"}
-        assert set(tuned) - set(methods.METHODS) == {methods.RECIPE}, simulation
+        assert set(tuned) - set(study.METHODS) == {study.RECIPE}, simulation
         for method, chosen in tuned.items():
-            assert chosen in settings.candidates(method, methods_tuning.CANDIDATES), method
+            assert chosen in settings.candidates(method, tuning.CANDIDATES), method
 
 
 @pytest.mark.parametrize("method", settings.SPACES)
@@ -376,9 +379,9 @@ def test_candidates_are_different_and_try_each_value(method, count):
 
 
 def test_candidates_of_the_recipe_are_those_written_down():
-    found = settings.candidates(methods.RECIPE, methods_tuning.CANDIDATES)
-    assert len(found) == methods_tuning.CANDIDATES, "as many as every other method has"
-    assert settings.candidates(methods.RECIPE, 1) == found[:1]
+    found = settings.candidates(study.RECIPE, tuning.CANDIDATES)
+    assert len(found) == tuning.CANDIDATES, "as many as every other method has"
+    assert settings.candidates(study.RECIPE, 1) == found[:1]
     assert all(set(each) == set(found[0]) for each in found)
     assert all(a != b for i, a in enumerate(found) for b in found[:i])
 
@@ -393,12 +396,12 @@ SMALL = [
 @pytest.fixture(scope="module")
 def tuned_once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tuning") / "out"
-    some = ["logistic", "boosting, single", methods.RECIPE, methods_controls.OUR_NETWORK]
+    some = ["logistic", "boosting, single", study.RECIPE, controls.OUR_NETWORK]
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setattr(settings, "RECIPES", SMALL)
         warnings.filterwarnings("ignore", message=".*matched rows")
-        chosen = methods_tuning.study(
-            folder, "well_specified", seeds=2, count=2, settings=methods.FAST, methods=some
+        chosen = tuning.study(
+            folder, "well_specified", seeds=2, count=2, settings=study.FAST, methods=some
         )
     return folder, chosen
 
@@ -442,11 +445,11 @@ def refuse(**key):
 def test_candidates_are_compared_on_the_seeds_that_they_share():
     shares = {(0, 1): 0.1, (1, 1): 0.5, (0, 2): 0.1, (1, 2): 0.5}
     # Stopped within the third seed, an easy one, the first candidate is a seed ahead.
-    assert methods_tuning._best(candidates_of({**shares, (0, 3): 0.9})) == {"DRP": 1}
-    assert methods_tuning._chosen(candidates_of({**shares, (0, 3): 0.9})) == {"DRP": {"n": 1}}
+    assert tuning._best(candidates_of({**shares, (0, 3): 0.9})) == {"DRP": 1}
+    assert tuning._chosen(candidates_of({**shares, (0, 3): 0.9})) == {"DRP": {"n": 1}}
     # One that a seed's trial refused does not compete.
-    assert methods_tuning._best(candidates_of(shares, refused=[(1, 3)])) == {"DRP": 0}
-    assert methods_tuning._best(candidates_of(shares, refused=[(0, 3), (1, 3)])) == {"DRP": 1}
+    assert tuning._best(candidates_of(shares, refused=[(1, 3)])) == {"DRP": 0}
+    assert tuning._best(candidates_of(shares, refused=[(0, 3), (1, 3)])) == {"DRP": 1}
 
 
 def test_a_method_that_is_refused_does_not_end_the_search(tmp_path, monkeypatch):
@@ -455,9 +458,9 @@ def test_a_method_that_is_refused_does_not_end_the_search(tmp_path, monkeypatch)
             raise ValueError("no uplift.")
         return {"share": 0.5, "estimate": 0.5, "stderr": 0.1, "arguments": {}}
 
-    monkeypatch.setattr(methods_tuning._Candidates, "run", run)
-    some = {"methods": ["DRP", "DFCL-IFD"], "seeds": 1, "count": 1, "settings": methods.FAST}
-    assert methods_tuning.study(tmp_path, "well_specified", **some) == {"DFCL-IFD": {}}
+    monkeypatch.setattr(tuning._Candidates, "run", run)
+    some = {"methods": ["DRP", "DFCL-IFD"], "seeds": 1, "count": 1, "settings": study.FAST}
+    assert tuning.study(tmp_path, "well_specified", **some) == {"DFCL-IFD": {}}
     assert "DRP 0 101 (no uplift.)" in (tmp_path / "table.md").read_text()
 
 
@@ -465,18 +468,14 @@ def test_a_control_with_fewer_seeds_is_not_the_best_one():
     rows = [("a", seed, 0.1 if seed == 0 else 0.5) for seed in range(5)]
     rows += [("b", seed, 0.2) for seed in range(5)] + [("DRP", 0, 0.9)]
     frame = pd.DataFrame(rows, columns=["method", "seed", "share"]).assign(seconds=1.0)
-    found = methods_report.compared(frame, ["a", "b", "DRP"], ["a", "b", "DRP"])
+    found = report.compared(frame, ["a", "b", "DRP"], ["a", "b", "DRP"])
     assert found.set_index("method").best.to_dict() == {"a": True, "b": False, "DRP": False}
 
 
 def test_reported_seeds_choose_nothing():
-    options = {
-        name: {each.name: each.default for each in command.params}
-        for name, command in typer.main.get_command(reproduce.app).commands.items()
-    }
-    tried, told = options["tuning"], options["methods"]
-    assert tried["first_seed"] == TUNING_SEED and told["first_seed"] == REPORTED_SEED
-    assert tried["candidates"] == methods_tuning.CANDIDATES
+    told, tried = (command.parser().parse_args([name]) for name in ("run", "tune"))
+    assert tried.first_seed == TUNING_SEED and told.first_seed == REPORTED_SEED
+    assert tried.candidates == tuning.CANDIDATES
     assert TUNING_SEED + 20 <= REPORTED_SEED
 
 
@@ -484,40 +483,24 @@ def test_reported_seeds_choose_nothing():
 def test_tuning_goes_on(tuned, monkeypatch):
     folder, chosen = tuned
     monkeypatch.setattr(
-        methods_tuning._Candidates, "run", lambda *_, **key: pytest.fail(f"{key} runs again")
+        tuning._Candidates, "run", lambda *_, **key: pytest.fail(f"{key} runs again")
     )
-    again = {"seeds": 2, "settings": methods.FAST, "methods": ["logistic"]}
-    assert methods_tuning.study(folder, "well_specified", count=2, **again) == chosen
+    again = {"seeds": 2, "settings": study.FAST, "methods": ["logistic"]}
+    assert tuning.study(folder, "well_specified", count=2, **again) == chosen
     with pytest.raises(ValueError, match="candidates=2, now candidates=3"):
-        methods_tuning.study(folder, "well_specified", count=3, **again)
+        tuning.study(folder, "well_specified", count=3, **again)
     monkeypatch.setitem(settings.SPACES, "logistic", {"C": [7.0, 8.0]})
     with pytest.raises(ValueError, match=r"candidate 0 with \{'C': 1.0\}, now \{'C': 7.0\}"):
-        methods_tuning.study(folder, "well_specified", count=2, **again)
+        tuning.study(folder, "well_specified", count=2, **again)
 
 
 def test_the_estimate_of_a_share_is_that_of_its_truth():
     """On the validation users' own outcomes, within a few of its standard errors."""
-    sizes = dataclasses.replace(methods.FAST, fresh=60_000)
+    sizes = dataclasses.replace(study.FAST, fresh=60_000)
     scenario = SIMULATIONS["well_specified"]
-    protocol = methods.Protocol("well_specified", scenario, sizes, None)
+    protocol = study.Protocol("well_specified", scenario, sizes, None)
     fresh = protocol.fresh(FIRST)[0]
     truth = {"response": fresh.true_response, "cost": fresh.true_cost}
-    found = methods_tuning._Candidates(protocol, None, 1)._estimate(truth, FIRST)
+    found = tuning._Candidates(protocol, None, 1)._estimate(truth, FIRST)
     assert 0.02 < found["stderr"] < 0.5
     assert abs(found["estimate"] - 1.0) < 4 * found["stderr"]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--candidates", 0], "candidates=0: expected at least 1"),
-        (["--methods", "averaged"], "methods=['averaged'] are not known for criteo_like"),
-        (["--simulation", "criteo_outcomes"], "needs data (--data)"),
-        (["--data", "x.csv", "--rows", 10], "leave one out"),
-    ],
-)
-def test_bad_options_of_tuning_are_one_line(options, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    result = invoke("reproduce", "tuning", *options)
-    assert result.code == 2 and message in result.err and result.err.count("\n") == 1
-    assert not list(tmp_path.iterdir())

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from tfalloc.reproduce import report
-from tfalloc.reproduce.methods import METHODS
-from tfalloc.reproduce.methods_controls import CONTROLS
-from tfalloc.reproduce.methods_ours import LAST_STEPS
-from tfalloc.reproduce.methods_report import STEPS, compared, step_differences
+from studies.methods.controls import CONTROLS
+from studies.methods.ours import LAST_STEPS
+from studies.methods.report import STEPS, compared, step_differences
+from studies.methods.study import METHODS
+from tfalloc.reproduce import tables
 from tfalloc.reproduce.runs import Runs
 
 
@@ -35,7 +35,7 @@ def summary(folders: Sequence[str | os.PathLike[str]]) -> str:
 
     Example:
       >>> import tempfile
-      >>> from tfalloc.reproduce import methods
+      >>> from studies.methods import study as methods
       >>> folder = tempfile.mkdtemp()
       >>> where = {"settings": methods.FAST, "methods": ["logistic"], "seeds": 1}
       >>> kept = methods.study(folder, "well_specified", first_seed=101, **where)
@@ -51,8 +51,8 @@ def summary(folders: Sequence[str | os.PathLike[str]]) -> str:
         if not any(run["method"] in CONTROLS for run in study.frame().to_dict("records")):
             raise ValueError(f"{study.path} has no run of a control; expected one at least.")
     names = [str(study.settings["simulation"]) for study in studies]
-    shares = report.markdown(["share of perfect targeting", *names], _shares(studies))
-    steps = report.markdown(["step, paired by seed", *names], _steps(studies))
+    shares = tables.markdown(["share of perfect targeting", *names], _shares(studies))
+    steps = tables.markdown(["step, paired by seed", *names], _steps(studies))
     return f"{shares}\n\n{steps}\n"
 
 
@@ -77,7 +77,7 @@ def _shares(studies: list[Runs]) -> list[list[Any]]:
 def _against(step: str, tables: list[pd.DataFrame]) -> list[str]:
     """Difference of a step to the best control of each simulation."""
     return [
-        report.difference(table.loc[step].to_dict(), digits=3) if step in table.index else "-"
+        tables.difference(table.loc[step].to_dict(), digits=3) if step in table.index else "-"
         for table in tables
     ]
 
@@ -85,6 +85,6 @@ def _against(step: str, tables: list[pd.DataFrame]) -> list[str]:
 def _steps(studies: list[Runs]) -> list[list[Any]]:
     columns = [step_differences(study.frame()) for study in studies]
     return [
-        [what, *("-" if pair is None else report.difference(pair, digits=3) for pair in pairs)]
+        [what, *("-" if pair is None else tables.difference(pair, digits=3) for pair in pairs)]
         for (_, _, what), *pairs in zip(STEPS, *columns, strict=True)
     ]

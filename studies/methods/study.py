@@ -19,7 +19,7 @@ Methods of a seed see the same rows, and are compared by differences within seed
                        rows to learn from, the other to judge
     well_specified     three arms; a logistic regression for each is the truth
 
-Hyper-parameters are in `methods_settings`, what a method is given in `methods_task`.
+Hyper-parameters are in `settings.py`, what a method is given in `task.py`.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 
-from tfalloc.baselines.average import predictions
-from tfalloc.datasets import Simulation
-from tfalloc.evaluation import mix_curve, oracle_curve, true_curve
-from tfalloc.reproduce import methods_report
-from tfalloc.reproduce.figures import require_matplotlib
-from tfalloc.reproduce.methods_controls import CONTROLS, Method
-from tfalloc.reproduce.methods_ours import OURS
-from tfalloc.reproduce.methods_settings import OUR_NETWORK, RECIPE, TUNED
-from tfalloc.reproduce.methods_task import FAST as FAST
-from tfalloc.reproduce.methods_task import (
+from studies.methods import report
+from studies.methods.controls import CONTROLS, Method
+from studies.methods.ours import OURS
+from studies.methods.settings import OUR_NETWORK, RECIPE, TUNED
+from studies.methods.task import FAST as FAST
+from studies.methods.task import (
     REPORTED_SEED,
     Scenario,
     Settings,
     Task,
     checked,
 )
-from tfalloc.reproduce.methods_task import fast as fast
+from studies.methods.task import fast as fast
+from tfalloc.baselines.average import predictions
+from tfalloc.datasets import Simulation
+from tfalloc.evaluation import mix_curve, oracle_curve, true_curve
+from tfalloc.reproduce.figures import require_matplotlib
 from tfalloc.reproduce.runs import Runs
+from tfalloc.reproduce.truth import at_equal_cost
 
 NUM_BUDGETS = 5
 
@@ -123,7 +123,7 @@ def study(
     keys = [{"method": name, "seed": seed} for seed in every for name in chosen]
     runs.complete(keys, judge.run, "methods", prepare=judge.prepare)
     _check_controls(runs, [])
-    methods_report.write(folder, runs, list(METHODS), CONTROLS)
+    report.write(folder, runs, list(METHODS), CONTROLS)
     return runs
 
 
@@ -179,7 +179,7 @@ def arguments_of(tuned: Mapping[str, Any], method: str) -> dict[str, Any]:
     """A method's hyper-parameters; those of ours are their own and those of what they build on.
 
     Args:
-      tuned: of the simulation, `methods_settings.TUNED`.
+      tuned: of the simulation, `settings.TUNED`.
       method: name among `METHODS`.
     """
     if method not in OURS:
@@ -270,32 +270,3 @@ def to_be_had(mix: Any, oracle: Any) -> Any:
       oracle: of perfect targeting, the same shape.
     """
     return oracle - mix > 1e-6 * oracle
-
-
-def at_equal_cost(
-    reached: pd.DataFrame, arm_response: np.ndarray, arm_cost: np.ndarray
-) -> np.ndarray:
-    """Response per user at the budgets themselves, [budgets].
-
-    What a model takes for the cheapest assignment may truly cost more than a budget. So that no
-    method is credited with money it should not have spent, such an assignment is drawn for as many
-    users as the budget pays for, and the others get the cheapest arm.
-
-    Args:
-      reached: of `true_curve`.
-      arm_response: [K], mean true response of each arm.
-      arm_cost: [K], mean true cost.
-
-    Example:
-      >>> one = {"budget": 1.0, "response": 0.5, "cost": 3.0, "feasible": False}
-      >>> at_equal_cost(pd.DataFrame([one]), np.array([0.1, 0.4]), np.array([0.0, 4.0])).round(4)
-      array([0.2333])
-    """
-    arm = int(np.argmin(arm_cost))
-    budget, response, cost = (reached[x].to_numpy() for x in ("budget", "response", "cost"))
-    over = ~reached.feasible.to_numpy()
-    share = np.divide(
-        budget - arm_cost[arm], cost - arm_cost[arm], where=over, out=np.ones_like(cost)
-    )
-    mixed: np.ndarray = arm_response[arm] + share * (response - arm_response[arm])
-    return np.where(over, mixed, response)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tfalloc.reproduce import figures, report
+from tfalloc.reproduce import figures, tables
 from tfalloc.reproduce.files import write_text
 from tfalloc.reproduce.runs import Runs
 
@@ -59,7 +59,7 @@ def compared(frame: pd.DataFrame, order: Sequence[str], controls: Collection[str
       controls: as in `write`.
 
     Returns:
-      As `report.comparison`, controls first, with columns control and best, booleans, and seconds,
+      As `tables.comparison`, controls first, with columns control and best, booleans, and seconds,
       the mean of a training.
 
     Example:
@@ -76,8 +76,8 @@ def compared(frame: pd.DataFrame, order: Sequence[str], controls: Collection[str
     )
     seeds = wide.notna().sum()
     wide = wide.loc[:, seeds >= seeds.max() / 2]
-    reference = report.largest(wide)
-    found = report.comparison(frame, "share", reference=reference)
+    reference = tables.largest(wide)
+    found = tables.comparison(frame, "share", reference=reference)
     found["control"] = found.method.isin(list(controls))
     found["best"] = found.method == reference
     found["seconds"] = frame.groupby("method").seconds.mean()[found.method].to_numpy()
@@ -97,8 +97,8 @@ def _table(runs: Runs, found: pd.DataFrame) -> str:
         group = found[found.control == control].to_dict("records")
         rows += [[f"*{title}*", *[""] * (len(columns) - 1)]] if group else []
         for each in group:
-            own = report.spread(each["mean"], each["sd"], digits=3)
-            difference = "best control" if each["best"] else report.difference(each, digits=3)
+            own = tables.spread(each["mean"], each["sd"], digits=3)
+            difference = "best control" if each["best"] else tables.difference(each, digits=3)
             shown = f"**{best}**" if each["best"] else each["method"]
             response = "best control" if each["best"] else relative[each["method"]]
             rows.append([shown, each["count"], own, difference, response, f"{each['seconds']:.1f}"])
@@ -106,10 +106,10 @@ def _table(runs: Runs, found: pd.DataFrame) -> str:
         f"# Methods on {runs.settings['simulation']}",
         _setting(runs, frame),
         _meaning(frame, best),
-        report.markdown(columns, rows),
+        tables.markdown(columns, rows),
         *_steps(frame),
-        *report.refusals(runs.refused),
-        report.made_by(runs.makers, runs.seconds),
+        *tables.refusals(runs.refused),
+        tables.made_by(runs.makers, runs.seconds),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -119,17 +119,17 @@ def _relative_responses(frame: pd.DataFrame, best: str) -> dict[str, str]:
     wide = frame.pivot(index="seed", columns="method", values="response")
     shown = {}
     for name in wide.columns:
-        found = report.paired_difference(wide[name] / wide[best] - 1.0, np.zeros(len(wide)))
+        found = tables.paired_difference(wide[name] / wide[best] - 1.0, np.zeros(len(wide)))
         known = found.mean == found.mean
-        shown[name] = report.percent(found.mean, found.low, found.high) if known else "-"
+        shown[name] = tables.percent(found.mean, found.low, found.high) if known else "-"
     return shown
 
 
-def step_differences(frame: pd.DataFrame) -> list[report.Difference | None]:
+def step_differences(frame: pd.DataFrame) -> list[tables.Difference | None]:
     """What each of `STEPS` adds, paired by seed; None where one of its ends was not run."""
     wide = frame.pivot(index="seed", columns="method", values="share")
     return [
-        report.paired_difference(wide[after], wide[before])
+        tables.paired_difference(wide[after], wide[before])
         if after in wide and before in wide
         else None
         for after, before, _ in STEPS
@@ -138,7 +138,7 @@ def step_differences(frame: pd.DataFrame) -> list[report.Difference | None]:
 
 def _steps(frame: pd.DataFrame) -> list[str]:
     rows = [
-        [what, f"{after} - {before}", str(found.count), report.difference(found, digits=3)]
+        [what, f"{after} - {before}", str(found.count), tables.difference(found, digits=3)]
         for (after, before, what), found in zip(STEPS, step_differences(frame), strict=True)
         if found is not None
     ]
@@ -150,7 +150,7 @@ def _steps(frame: pd.DataFrame) -> list[str]:
         "are told what is known of the arms, if anything is, and by settings searched anew; "
         "the ends of an objective's row differ by nothing else."
     )
-    return [what, report.markdown(columns, rows)]
+    return [what, tables.markdown(columns, rows)]
 
 
 def _setting(runs: Runs, frame: pd.DataFrame) -> str:
@@ -194,7 +194,7 @@ def _draw(axes: Any, runs: Runs, found: pd.DataFrame) -> None:
     # Where one method is far off, the others' differences are too small to read from the axis.
     right = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 8}
     for place, each in zip(places, found.to_dict("records"), strict=True):
-        said = "best control" if each["best"] else report.difference(each, 3).split(",")[0]
+        said = "best control" if each["best"] else tables.difference(each, 3).split(",")[0]
         axes.text(1.01, place, said, **right)
         label = "control" if each["control"] else "ours"
         color = figures.PALETTE[0 if each["control"] else 1]

@@ -1,12 +1,12 @@
 """What do methods bring on real trials? Cross-fitted, doubly robust, paired by row.
 
-    python benchmarks/real_trials.py [--hillstrom FILE] [--criteo FILE] [--karlan FILE]
+    python -m studies.real_trials [--hillstrom FILE] [--criteo FILE] [--karlan FILE]
 
 Each file is learned from in folds: every row is predicted by models that have not seen it, and the
 policies of all rows are judged on their own outcomes at one budget, by the doubly robust estimator
 with the cross-fitted logistic regression as model of outcomes, the same for all methods.
 Differences to that logistic regression are paired by row. No settings are chosen here: they are
-the usual ones, `reproduce.methods_settings.usual("trial")`.
+the usual ones, `studies.methods.settings.usual("trial")`.
 
     hillstrom   64,000 customers, three arms; visits; 5 and 10 cents a mail are assumed
     criteo      a sample of Criteo Uplift, two arms; visits; one cent a treated user is assumed
@@ -28,11 +28,11 @@ import numpy as np
 import pandas as pd
 
 import tfalloc
+from studies.methods.settings import usual
+from studies.methods.study import METHODS
+from studies.methods.task import Settings, Task
 from tfalloc import RCTData, evaluation
 from tfalloc.baselines.average import predictions
-from tfalloc.reproduce.methods import METHODS
-from tfalloc.reproduce.methods_settings import usual
-from tfalloc.reproduce.methods_task import Settings, Task
 
 CHOSEN = (
     "logistic",

@@ -1,7 +1,7 @@
 """The controls of the study of methods: two stages of several kinds, and direct methods.
 
 Each is a function (task, seed) -> a fitted model. Its hyper-parameters are those of the task
-(`methods_settings`).
+(`settings.py`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any
 
 import keras
 
+from studies.methods.settings import KNOWN, OUR_NETWORK
+from studies.methods.task import Task
 from tfalloc import baselines
 from tfalloc.models import AllocationModel
-from tfalloc.reproduce.methods_settings import KNOWN, OUR_NETWORK
-from tfalloc.reproduce.methods_task import Task
 
 Method = Callable[[Task, int], Any]
 

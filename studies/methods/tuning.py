@@ -1,6 +1,6 @@
 """Hyper-parameters for the study of methods, each method's chosen among equally many candidates.
 
-Every candidate of every method (`methods_settings.candidates`) learns from the same few trials, of
+Every candidate of every method (`settings.candidates`) learns from the same few trials, of
 seeds that the study does not report, and is judged on validation users by the share of perfect
 targeting (`methods`). The candidate with the largest mean is chosen. Ours are searched in two
 steps: the network alone, which is a control too, then the recipe around the chosen network and
@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from studies.methods.settings import RECIPE, candidates, entries, usual
+from studies.methods.study import Protocol, sizes, some_of, to_be_had
+from studies.methods.task import TUNING_SEED, Settings, Task, checked
 from tfalloc.evaluation import policy_outcome
-from tfalloc.reproduce import report
+from tfalloc.reproduce import tables
 from tfalloc.reproduce.files import write_text
-from tfalloc.reproduce.methods import Protocol, sizes, some_of, to_be_had
-from tfalloc.reproduce.methods_settings import RECIPE, candidates, entries, usual
-from tfalloc.reproduce.methods_task import TUNING_SEED, Settings, Task, checked
 from tfalloc.reproduce.runs import Runs
 
 CANDIDATES = 6
@@ -59,7 +59,7 @@ def study(
       count: candidates of each method.
       settings: sizes; None: the defaults.
       data: as for `methods.study`.
-      methods: names among `methods_settings.entries`; None: all that go with the simulation.
+      methods: names among `settings.entries`; None: all that go with the simulation.
       first_seed: of the trials, none of which the study is to report.
       restart: whether to throw earlier runs away.
       command: kept beside the runs.
@@ -75,7 +75,7 @@ def study(
 
     Example:
       >>> import tempfile
-      >>> from tfalloc.reproduce.methods_task import FAST
+      >>> from studies.methods.task import FAST
       >>> where = {"methods": ["logistic"], "seeds": 1, "settings": FAST}
       >>> sorted(study(tempfile.mkdtemp(), "well_specified", count=2, **where)["logistic"])
       ['C']
@@ -182,7 +182,7 @@ def _best(runs: Runs) -> dict[str, int]:
     for method, own in runs.frame().groupby("method", sort=False):
         shares = own.pivot(index="seed", columns="candidate", values="share")
         whole = [number for number in shares if (method, number) not in refused]
-        best[str(method)] = int(report.largest(shares[whole] if whole else shares))
+        best[str(method)] = int(tables.largest(shares[whole] if whole else shares))
     return best
 
 
@@ -207,7 +207,7 @@ def _table(runs: Runs, simulation: str) -> str:
             [
                 each["method"],
                 f"**{shown}**" if best[each["method"]] == each["candidate"] else shown,
-                report.spread(each["share"], each["sd"], digits=3),
+                tables.spread(each["share"], each["sd"], digits=3),
                 f"{each['estimate']:.3f} ± {each['stderr']:.3f}" if known else None,
                 f"{each['seconds']:.1f}",
             ]
@@ -218,8 +218,8 @@ def _table(runs: Runs, simulation: str) -> str:
         "validation users' true values, mean over budgets and seeds ± standard deviation over "
         "seeds; its largest mean chooses (bold). estimate: the same by their sampled outcomes, "
         "with its standard error.",
-        report.markdown(columns, rows),
-        *report.refusals(runs.refused),
-        report.made_by(runs.makers, runs.seconds),
+        tables.markdown(columns, rows),
+        *tables.refusals(runs.refused),
+        tables.made_by(runs.makers, runs.seconds),
     ]
     return "\n\n".join(parts) + "\n"

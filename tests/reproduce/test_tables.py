@@ -9,7 +9,7 @@ from matplotlib import image
 from scipy import stats
 
 from tfalloc.reproduce import comparison, figures, markdown, paired_difference
-from tfalloc.reproduce.report import difference, made_by, student_t_quantile, student_t_tail
+from tfalloc.reproduce.tables import difference, made_by, student_t_quantile, student_t_tail
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 5, 19, 200])
