@@ -15,6 +15,8 @@ from tfalloc.reproduce.criteo_report import CONTROL
 
 pytestmark = pytest.mark.slow
 
+NETS_OF = {name: each.net for name, each in criteo.METHODS.items()}
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
@@ -82,7 +84,7 @@ def test_methods_keep_their_place_and_say_how_many_seeds_they_have(tmp_path):
         for seed in range(seeds):
             figures = {"aucc": 0.5 + seed / 10, "true_aucc": 0.6}
             runs.add({"method": method, "seed": seed}, figures, 1.0)
-    criteo_report.write(tmp_path, runs, {name: each.net for name, each in criteo.METHODS.items()})
+    criteo_report.write(tmp_path, runs, NETS_OF)
     lines = [x.split(" | ") for x in (tmp_path / "table.md").read_text().splitlines() if "|" in x]
     assert lines[0][-1] == "seeds |"
     assert [(x[0], x[-1]) for x in lines[2:]] == [
@@ -100,9 +102,7 @@ def test_without_its_control_there_is_no_table(tmp_path):
 
     runs.complete([{"method": name, "seed": 0} for name in (CONTROL, "FD")], work, "study")
     with pytest.raises(ValueError, match="TSM-SL, paper's net, with which .* no run: no uplift"):
-        criteo_report.write(
-            tmp_path, runs, {name: each.net for name, each in criteo.METHODS.items()}
-        )
+        criteo_report.write(tmp_path, runs, NETS_OF)
 
 
 def test_arguments_are_those_of_the_method():
