@@ -85,7 +85,7 @@ class AllocationModel(GoalModel):
 
     Example:
       >>> import tfalloc
-      >>> data = tfalloc.datasets.synthetic(2_000, seed=0).data
+      >>> data = tfalloc.datasets.five_arms(2_000, seed=0).data
       >>> model = tfalloc.AllocationModel(num_treatments=5, backbone="small", seed=0)
       >>> model.compile(goal_weight=0.1, budget=(1.5, 2.5))
       >>> history = model.fit(data, batch_size=1_000, epochs=1, verbose=0)
@@ -281,7 +281,7 @@ class AllocationModel(GoalModel):
 
         Example:
           >>> import tfalloc
-          >>> trial = tfalloc.datasets.synthetic(2_000, seed=0)
+          >>> trial = tfalloc.datasets.five_arms(2_000, seed=0)
           >>> truth = {"response": trial.true_response, "cost": trial.true_cost}
           >>> model = tfalloc.AllocationModel(num_treatments=5, backbone="small", seed=0)
           >>> history = model.imitate(trial.data, truth, epochs=2, verbose=0)

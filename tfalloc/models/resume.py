@@ -62,7 +62,7 @@ class Checkpoint:
 
     Example:
       >>> import tempfile, tfalloc
-      >>> data = tfalloc.datasets.synthetic(2_000, seed=0).data
+      >>> data = tfalloc.datasets.five_arms(2_000, seed=0).data
       >>> def train(directory):
       ...     model = tfalloc.AllocationModel(num_treatments=5, backbone="small", seed=0)
       ...     model.compile(goal_weight=0.1, budget=2.0)

@@ -1,19 +1,14 @@
-"""A small trial after §4.1 of Yan et al. 2023 (arXiv:2302.04477).
+"""A small trial of five arms with features, for examples and tests.
 
-From the paper: 10,000 users; five arms (the text says K = 4, its matrices are 10,000 x 5), all
-equally likely; a budget of 2.0 per user, at which the true responses v_gt give Q(v_gt) = .2123.
-
-Ours, because the paper's equations for v_gt were not at hand: everything else. Arm j costs j for
-certain, so that 2.0 is the cost of the middle arm. With eight independent standard normals u,
+Arm j costs j for certain, all arms are equally likely. With eight independent standard normals u,
 
     a = sigmoid(-2.6 + .5 u0 + .4 u1 u2)                       response without incentive
     g = G (1 - a) sigmoid(1.2 u3 + .8 u4 - .8 1{u5 > 0})       most that incentives add
     r = exp(-.6 + .7 u6 + .4 u0)                               how soon they saturate
     v_j = a + g (1 - exp(-r j)) / (1 - exp(-4 r))              j = 0 .. 4
 
-v increases in j and is concave; users differ in level, size and shape; u7 is noise. G is set so
-that the exact allocation of the population at budget 2.0 is worth .2123 per user. One estimate Q
-from 10,000 rows has a standard deviation of about .008.
+v increases in j and is concave; users differ in level, size and shape; u7 is noise. G makes the
+exact allocation of the population at a budget of 2.0 per user worth .2123.
 """
 
 from __future__ import annotations
@@ -33,7 +28,7 @@ NUM_TREATMENTS = 5
 _G = 0.38427
 
 
-def synthetic(num_rows: int = 10_000, seed: int = 0) -> Simulation:
+def five_arms(num_rows: int = 10_000, seed: int = 0) -> Simulation:
     """Simulates the five-arm trial whose equations head this module.
 
     Args:
@@ -47,12 +42,12 @@ def synthetic(num_rows: int = 10_000, seed: int = 0) -> Simulation:
         ValueError: `num_rows` is too small.
 
     Example:
-        >>> simulation = synthetic(num_rows=1000, seed=1)
+        >>> simulation = five_arms(num_rows=1000, seed=1)
         >>> simulation.true_response.shape, simulation.true_cost[0].tolist()
         ((1000, 5), [0.0, 1.0, 2.0, 3.0, 4.0])
     """
     check_rows(num_rows, 50)
-    rng = generator("synthetic", seed)
+    rng = generator("synthetic", seed)  # its name once; another one would give other rows
     u = rng.standard_normal((num_rows, 8), "f4")
     response = true_response(u)
     cost = np.tile(np.arange(NUM_TREATMENTS, dtype="f4"), (num_rows, 1))
