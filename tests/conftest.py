@@ -12,6 +12,8 @@ os.environ.setdefault(
 
 from hypothesis import settings
 
+from tests.workspace import workspace as workspace
+
 settings.register_profile("tfalloc", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("tfalloc")
 

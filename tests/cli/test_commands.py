@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.cli.conftest import COLUMNS, QUICK, Workspace, invoke, make_frame
+from tests.workspace import COLUMNS, QUICK, Workspace, invoke, make_frame
 
 
 def test_train_leaves_a_complete_run(workspace: Workspace) -> None:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.cli.conftest import COLUMNS, QUICK, invoke, make_frame
+from tests.workspace import COLUMNS, QUICK, invoke, make_frame
 from tfalloc.cli import fitting
 from tfalloc.cli.run import load_model
 from tfalloc.data import RCTData

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.cli.conftest import COLUMNS, QUICK, invoke, make_frame
+from tests.workspace import COLUMNS, QUICK, invoke, make_frame
 from tfalloc.cli.staging import resumable_directory
 
 pytestmark = pytest.mark.slow

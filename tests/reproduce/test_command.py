@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.cli.conftest import invoke
+from tests.workspace import invoke
 from tfalloc.reproduce import synthetic
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.cli.conftest import COLUMNS, QUICK, Workspace, invoke, make_frame
+from tests.workspace import COLUMNS, QUICK, Workspace, invoke, make_frame
 
 
 def _refused(folder: Path, expected: str, *arguments: object) -> None:
