@@ -27,7 +27,7 @@ demo: $(VENV)/.installed ## train, evaluate, allocate and export on a simulation
 	@$(BIN)/tfalloc demo --output demo-output --overwrite
 
 test: $(VENV)/.installed ## run the tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=20 tests
 
 doctest: $(VENV)/.installed ## run the examples in docstrings
 	$(BIN)/python -m pytest --doctest-modules tfalloc studies -p no:cacheprovider
