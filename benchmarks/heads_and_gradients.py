@@ -2,7 +2,7 @@
 
     python benchmarks/heads_and_gradients.py [--seeds 10] [--rows 100000] [--json FILE]
 
-For each simulation, parameterisation of heads and seed: a two-stage model (goal_weight 0, stopped
+For each simulation, kind of heads and seed: a two-stage model (goal_weight 0, stopped
 by val_loss), and from its weights one model trained through the allocation with each gradient; of
 the epochs and the start the best on validation by `val_goal` is kept. (`fit(warm_start=True)` asks
 for a standard error more, which would hide what a gradient does by itself.) All draw the same rows,
@@ -101,7 +101,7 @@ class Learner:
         keras.utils.set_random_seed(seed)
         model.adapt(train)
         fresh = tfalloc.AllocationModel(
-            **self.shape, seed=seed, preprocessor=model.preprocessor, **_families(model)
+            **self.shape, seed=seed, preprocessor=model.preprocessor, **_outcome_heads(model)
         )
         model.seed = seed
         model.network.set_weights((network or fresh.network).get_weights())
@@ -111,7 +111,7 @@ class Learner:
         return model
 
 
-def _families(model: tfalloc.AllocationModel) -> dict[str, str]:
+def _outcome_heads(model: tfalloc.AllocationModel) -> dict[str, str]:
     config = model.get_config()
     return {name: config[name] for name in ("response_head", "cost_head")}
 

@@ -13,7 +13,7 @@ from tfalloc import tuning
 from tfalloc.evaluation import compare, policy_outcome
 from tfalloc.gradients import Integrated
 from tfalloc.tuning import results
-from tfalloc.tuning.settings import merge, prepare
+from tfalloc.tuning.space import merge, prepare
 
 optuna = pytest.importorskip("optuna")
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tests.baselines.trials import known_trial
 from tfalloc import baselines
-from tfalloc.baselines.upgrades import Upgrades
+from tfalloc.baselines.direct import Upgrades
 from tfalloc.data import RCTData
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from tests.baselines.trials import known_trial
 from tfalloc import baselines
-from tfalloc.baselines.designs import OrderedArms
+from tfalloc.baselines.learners import OrderedArms
 from tfalloc.baselines.prices import upgrade_prices
 from tfalloc.baselines.rows import as_matrix, as_rows
 from tfalloc.data import RCTData

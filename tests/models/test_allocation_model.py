@@ -153,7 +153,7 @@ def test_training_starts_at_the_arm_rates():
 def test_costs_known_in_advance_are_not_learned():
     model = small_model(goal_weight=0.0)
     model.fit(trial(cost="fixed"), batch_size=400, epochs=1, verbose=0)
-    assert model.outcome_heads.setup.cost == "constant"
+    assert model.outcome_heads.settings.cost_head == "constant"
     np.testing.assert_allclose(
         model.predict(trial(rows=20, cost="fixed"), verbose=0)["cost"],
         np.tile([[0.0, 0.5]], (20, 1)),
@@ -164,7 +164,7 @@ def test_costs_known_in_advance_are_not_learned():
 def test_binary_costs_get_cross_entropy():
     model = small_model(goal_weight=0.0)
     model.adapt(trial(cost="binary"))
-    assert model.outcome_heads.setup.cost == "binary"
+    assert model.outcome_heads.settings.cost_head == "binary"
 
 
 def test_early_stopping_keeps_the_best_weights():

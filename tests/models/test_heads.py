@@ -1,4 +1,4 @@
-"""`Heads`: links, starts, losses, orders; every family in both parameterisations."""
+"""`Heads`: links, starts, losses, orders; every outcome in both kinds of heads."""
 
 import itertools
 
@@ -14,27 +14,25 @@ from scipy.optimize import minimize
 
 from tests.models.trials import RISING, trial
 from tfalloc.models.heads import Heads, check_loss
-from tfalloc.models.heads.families import Arms, Scales, row_loss
-from tfalloc.models.heads.links import isotonic
+from tfalloc.models.heads.distributions import Arms, Scales, isotonic, row_loss
 from tfalloc.models.heads.spline import spline_basis
 
 RESPONSES = ("binary", "nonnegative", "hurdle", "real")
 COSTS = ("binary", "nonnegative", "hurdle", "constant", "on_response")
 KINDS = [
-    (parameterisation, monotone, response, cost)
-    for parameterisation, monotone, response, cost in itertools.product(
+    (arrangement, monotone, response, cost)
+    for arrangement, monotone, response, cost in itertools.product(
         ("independent", "marginal", "spline"), (False, True), RESPONSES, COSTS
     )
-    if not (monotone and parameterisation == "spline")
-    if cost != "on_response"
-    or (response != "real" and (monotone or parameterisation != "marginal"))
+    if not (monotone and arrangement == "spline")
+    if cost != "on_response" or (response != "real" and (monotone or arrangement != "marginal"))
 ]
 AMOUNTS = [0.0, 1.0, 2.0, 4.0, 5.0]
 
 
-def make(parameterisation, monotone, response, cost):
+def make(arrangement, monotone, response, cost):
     amounts = AMOUNTS if cost == "on_response" else None
-    return Heads(5, response, cost, parameterisation, monotone, amounts)
+    return Heads(5, response, cost, arrangement, monotone, amounts)
 
 
 def started(kind, rates=RISING, rows=6000):
@@ -178,10 +176,10 @@ LOSSES = [
 ]
 
 
-@pytest.mark.parametrize("parameterisation", ["independent", "marginal"])
-@pytest.mark.parametrize(("family", "loss"), LOSSES)
-def test_gradients_equal_numeric_ones(family, loss, parameterisation):
-    heads, data = started((parameterisation, False, family, "nonnegative"))
+@pytest.mark.parametrize("arrangement", ["independent", "marginal"])
+@pytest.mark.parametrize(("head", "loss"), LOSSES)
+def test_gradients_equal_numeric_ones(head, loss, arrangement):
+    heads, data = started((arrangement, False, head, "nonnegative"))
     heads.use_losses(response_loss=loss)
     some = slice(0, 40)
     targets = (data.treatment[some], data.response[some], data.cost[some])
@@ -263,17 +261,17 @@ def test_means_out_of_range_are_pulled_back(loss):
         assert above == pytest.approx(0.01 / 0.01, rel=1e-4)
 
 
-@pytest.mark.parametrize("family", ["nonnegative", "hurdle", "real"])
-@pytest.mark.parametrize("parameterisation", ["independent", "marginal"])
-def test_losses_have_no_unit(parameterisation, family):
+@pytest.mark.parametrize("head", ["nonnegative", "hurdle", "real"])
+@pytest.mark.parametrize("arrangement", ["independent", "marginal"])
+def test_losses_have_no_unit(arrangement, head):
     """The same trial in cents and in euros gives the same errors at the same raw outputs."""
-    kind = (parameterisation, False, family, "nonnegative")
+    kind = (arrangement, False, head, "nonnegative")
     names = {"nonnegative": ["squared_error", "poisson"], "hurdle": ["gamma"]}
-    for loss in names.get(family, [None]):
+    for loss in names.get(head, [None]):
         found = []
         for unit in (1.0, 100.0):
             heads = make(*kind)
-            data = trial(family, "nonnegative", RISING, unit=unit)
+            data = trial(head, "nonnegative", RISING, unit=unit)
             heads.use_losses(response_loss=loss)
             heads.start_from(data.arm_moments("response"), data.arm_moments("cost"))
             raw = np.random.default_rng(0).normal(size=(100, heads.num_outputs))

@@ -9,7 +9,7 @@ from tests.models.trials import trial
 from tfalloc import datasets
 from tfalloc.data import RCTData
 from tfalloc.models import AllocationModel
-from tfalloc.models.heads.links import isotonic
+from tfalloc.models.heads.distributions import isotonic
 
 
 def model_of(arms=5, compiled=None, **arguments):

@@ -9,21 +9,21 @@ from tfalloc._backend import require_tensorflow
 require_tensorflow()
 
 from tfalloc.baselines.average import Average  # noqa: E402
-from tfalloc.baselines.controls import (  # noqa: E402
+from tfalloc.baselines.dfcl import (  # noqa: E402
+    DFCL,
+    ImprovedFiniteDifference,
+    PolicyLearning,
+)
+from tfalloc.baselines.direct_rank import DirectRank  # noqa: E402
+from tfalloc.baselines.drp import DRP  # noqa: E402
+from tfalloc.baselines.learners import SplineArms  # noqa: E402
+from tfalloc.baselines.prices import upgrade_prices  # noqa: E402
+from tfalloc.baselines.two_stage import (  # noqa: E402
+    TwoStage,
     gradient_boosting,
     per_arm_logistic,
     spline_logistic,
 )
-from tfalloc.baselines.decisions import (  # noqa: E402
-    ImprovedFiniteDifference,
-    PolicyLearning,
-)
-from tfalloc.baselines.designs import SplineArms  # noqa: E402
-from tfalloc.baselines.dfcl import DFCL  # noqa: E402
-from tfalloc.baselines.direct_rank import DirectRank  # noqa: E402
-from tfalloc.baselines.drp import DRP  # noqa: E402
-from tfalloc.baselines.prices import upgrade_prices  # noqa: E402
-from tfalloc.baselines.two_stage import TwoStage  # noqa: E402
 
 __all__ = [
     "DFCL",

@@ -19,11 +19,11 @@ from tfalloc.models.encoding import check_bins
 from tfalloc.models.goal_model import GoalModel
 from tfalloc.models.heads import (
     Heads,
-    Setup,
+    HeadSettings,
     check_loss,
-    check_setup,
+    check_settings,
     check_trial,
-    choose_cost_family,
+    choose_cost_head,
 )
 from tfalloc.models.matrix_batches import as_batches, as_trial_data, sample_matrix
 from tfalloc.models.networks import (
@@ -114,7 +114,7 @@ class AllocationModel(GoalModel):
         super().__init__(**kwargs)
         num_treatments = _integer("num_treatments", num_treatments, 1)
         seed = _integer("seed", seed, 0)
-        self.cost_amounts = check_setup(
+        self.cost_amounts = check_settings(
             num_treatments, heads, response_head, cost_head, monotone, cost_amounts
         )
         self.num_treatments = num_treatments
@@ -126,13 +126,13 @@ class AllocationModel(GoalModel):
         self.seed = seed
         self.preprocessor = preprocessor
         self.network: Any = None  # a functional model once the number of features is known
-        self._families: dict[str, Any] = {"response": response_head, "cost": cost_head}
+        self._head_of: dict[str, Any] = {"response": response_head, "cost": cost_head}
         self._outcome_losses: dict[str, Any] = {}
         self.outcome_heads: Any = None
         if preprocessor is not None:
             num_features = preprocessor.output_shape[-1]
         if num_features is not None and response_head and cost_head:
-            self._assemble(num_features, self._families)
+            self._assemble(num_features, self._head_of)
 
     # Building ------------------------------------------------------------------------------
 
@@ -151,34 +151,41 @@ class AllocationModel(GoalModel):
                 f"the data have {data.num_treatments} treatments {data.treatment_names}, but the "
                 f"model was made with num_treatments={self.num_treatments}."
             )
-        families = self._families_of(data)
+        head_of = self._choose_heads(data)
         if self.network is None:
             if self.preprocessor is None:
                 self.preprocessor = build_preprocessor(data)
             with self.distribute_strategy.scope():
-                self._assemble(self.preprocessor.output_shape[-1], families)
+                self._assemble(self.preprocessor.output_shape[-1], head_of)
         encoding = encoding_of(self.network)
         if encoding is not None and not encoding.fitted:
             encoding.fit(sample_matrix(data, self.preprocessor, self.seed))
         self.outcome_heads.start_from(data.arm_moments("response"), data.arm_moments("cost"))
 
-    def _families_of(self, data: Any) -> dict[str, Any]:
-        """Families of the outcomes; refuses a trial that the heads cannot learn from."""
-        families = {
-            "response": self._families["response"] or data.response_kind,
-            "cost": self._families["cost"] or choose_cost_family(data),
+    def _choose_heads(self, data: Any) -> dict[str, Any]:
+        """The head of each outcome; refuses a trial that the heads cannot learn from."""
+        head_of = {
+            "response": self._head_of["response"] or data.response_kind,
+            "cost": self._head_of["cost"] or choose_cost_head(data),
         }
         check_trial(
             data,
-            Setup(self.num_treatments, self.heads, **families, cost_amounts=self.cost_amounts),
+            HeadSettings(
+                self.num_treatments,
+                self.heads,
+                head_of["response"],
+                head_of["cost"],
+                cost_amounts=self.cost_amounts,
+            ),
         )
-        return families
+        return head_of
 
-    def _make_heads(self, families: dict[str, Any]) -> Any:
+    def _make_heads(self, head_of: dict[str, Any]) -> Any:
         heads = Heads(
             self.num_treatments,
-            **families,
-            parameterisation=self.heads,
+            head_of["response"],
+            head_of["cost"],
+            heads=self.heads,
             monotone=self.monotone,
             cost_amounts=self.cost_amounts,
             name="outcome_heads",
@@ -186,8 +193,8 @@ class AllocationModel(GoalModel):
         heads.use_losses(**self._outcome_losses)
         return heads
 
-    def _assemble(self, num_features: int, families: dict[str, Any]) -> None:
-        heads = self._make_heads(families)
+    def _assemble(self, num_features: int, head_of: dict[str, Any]) -> None:
+        heads = self._make_heads(head_of)
         network = build_network(
             num_features,
             heads.num_outputs,
@@ -201,7 +208,7 @@ class AllocationModel(GoalModel):
             # It runs in the input pipeline: string look-ups must not keep XLA from the step.
             for layer in self.preprocessor.layers:
                 layer.supports_jit = True
-        self.num_features, self._families = num_features, families
+        self.num_features, self._head_of = num_features, head_of
         self.network, self.outcome_heads = network, heads
         self.built = True
 
@@ -229,7 +236,7 @@ class AllocationModel(GoalModel):
 
     def _choose_losses(self, **outcome_losses: str | None) -> None:
         self._outcome_losses = {
-            name: check_loss(self._families[name.removesuffix("_loss")], loss, name)
+            name: check_loss(self._head_of[name.removesuffix("_loss")], loss, name)
             for name, loss in outcome_losses.items()
         }
         if self.outcome_heads is not None:
@@ -383,8 +390,8 @@ class AllocationModel(GoalModel):
             "num_treatments": self.num_treatments,
             "backbone": backbone,
             "heads": self.heads,
-            "response_head": self._families["response"],
-            "cost_head": self._families["cost"],
+            "response_head": self._head_of["response"],
+            "cost_head": self._head_of["cost"],
             "monotone": self.monotone,
             "cost_amounts": None if self.cost_amounts is None else list(self.cost_amounts),
             "bins": self.bins,

@@ -31,7 +31,7 @@ LEAST_BATCHES = 20  # of an epoch
 ROUNDING = 1e-6
 
 
-class Pupil(TrainStep):
+class ImitationModel(TrainStep):
     """Trains the network of a model, with another optimizer, on outcomes of all arms.
 
     Args:
@@ -78,8 +78,8 @@ def imitate(
             f"epochs={epochs!r}, batch_size={batch_size!r}, learning_rate={learning_rate!r}: "
             "expected positive numbers (batch_size may be None)."
         )
-    for name, family in model._families.items():
-        if family == "hurdle":
+    for name, head in model._head_of.items():
+        if head == "hurdle":
             raise ValueError(
                 f"{name}_head='hurdle' cannot imitate: it learns from zeros and positive amounts, "
                 "a prediction is their mean; use 'nonnegative', or train by fit."
@@ -105,8 +105,8 @@ def imitate(
     batch_size = min(int(batch_size), len(matrix))
     steps = len(matrix) // batch_size
     with model.distribute_strategy.scope():
-        pupil = Pupil(model)
-        pupil.compile(
+        trainer = ImitationModel(model)
+        trainer.compile(
             keras.optimizers.Adam(
                 keras.optimizers.schedules.CosineDecay(learning_rate, steps * epochs)
             ),
@@ -115,7 +115,7 @@ def imitate(
         )
         columns = (matrix, targets) if weight is None else (matrix, targets, weight)
         batches = _shuffled(columns, batch_size, model.seed if seed is None else seed)
-        return pupil.fit(
+        return trainer.fit(
             replicas.by_rows(batches),
             epochs=epochs,
             steps_per_epoch=steps,
@@ -147,32 +147,32 @@ def _checked(model: Any, predictions: Any, num_rows: int) -> dict[str, np.ndarra
     Raises:
       ValueError: if one is missing, of another shape, not finite, or out of its head's range.
     """
-    setup = model.outcome_heads.setup
-    shape = (num_rows, setup.num_treatments)
-    learned = [name for name in setup.families() if setup.learns(name)]
+    settings = model.outcome_heads.settings
+    shape = (num_rows, settings.num_treatments)
+    learned = [name for name in settings.head_of() if settings.learns(name)]
     if not isinstance(predictions, dict) or any(name not in predictions for name in learned):
         given = sorted(predictions) if isinstance(predictions, dict) else type(predictions).__name__
         raise ValueError(
             f"predictions: received {given}; expected a dict with {learned}, each [rows, "
             "treatments], as teacher.predict(x) gives."
         )
-    targets = {name: np.zeros(shape, np.float32) for name in setup.families()}
+    targets = {name: np.zeros(shape, np.float32) for name in settings.head_of()}
     for name in learned:
-        values, family = np.asarray(predictions[name], np.float32), setup.families()[name]
+        values, head = np.asarray(predictions[name], np.float32), settings.head_of()[name]
         if values.shape != shape:
             raise ValueError(
                 f"predictions[{name!r}] has shape {values.shape}; expected {shape}: a row for each "
                 "row of x, a column for each treatment."
             )
-        low = -np.inf if family == "real" else 0.0
-        high = 1.0 if family == "binary" else np.inf
+        low = -np.inf if head == "real" else 0.0
+        high = 1.0 if head == "binary" else np.inf
         wrong = ~(np.isfinite(values) & (values >= low - ROUNDING) & (values <= high + ROUNDING))
         if wrong.any():
             row, arm = np.argwhere(wrong)[0]
             raise ValueError(
                 f"predictions[{name!r}][{row}, {arm}] is {values[row, arm]:.6g} "
                 f"({wrong.sum()} such values); expected finite numbers in [{low:g}, {high:g}] for "
-                f"{name}_head={family!r}: clip them with np.clip, or use another head."
+                f"{name}_head={head!r}: clip them with np.clip, or use another head."
             )
         targets[name] = np.clip(values, low, high)
     return targets

@@ -28,7 +28,7 @@ from tfalloc.data import RCTData
 from tfalloc.evaluation import policy_outcome
 from tfalloc.models.schedules import check_budget
 from tfalloc.tuning.results import Study, model_file, predictions_file, summarise
-from tfalloc.tuning.settings import check_names, default_space, merge, prepare
+from tfalloc.tuning.space import check_names, default_space, merge, prepare
 
 NAME = "tfalloc"
 

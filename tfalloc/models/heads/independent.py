@@ -18,88 +18,88 @@ import numpy as np
 import tensorflow as tf
 
 from tfalloc.data import ArmMoments
-from tfalloc.models.heads import links
-from tfalloc.models.heads.families import Arms
-from tfalloc.models.heads.setup import Setup
+from tfalloc.models.heads import distributions
+from tfalloc.models.heads.checks import HeadSettings
+from tfalloc.models.heads.distributions import Arms
 
 
 class Independent:
     """Raw outputs to both outcomes of all arms, each arm for itself."""
 
-    def __init__(self, setup: Setup):
-        self.setup = setup
+    def __init__(self, settings: HeadSettings):
+        self.settings = settings
         self.sizes = {
-            f"{name}{part}": setup.num_treatments
-            for name, family in setup.families().items()
-            for part in _parts(family)
+            f"{name}{part}": settings.num_treatments
+            for name, head in settings.head_of().items()
+            for part in _parts(head)
         }
 
     def constants(self) -> dict[str, tuple[int, float]]:
         """name -> (length, initial value) of what `start` sets."""
-        k = self.setup.num_treatments
+        k = self.settings.num_treatments
         made: dict[str, tuple[int, float]] = {}
-        for name, family in self.setup.families().items():
-            if family != "on_response":
+        for name, head in self.settings.head_of().items():
+            if head != "on_response":
                 made[f"{name}_location"], made[f"{name}_scale"] = (k, 0.0), (k, 1.0)
-            if family == "hurdle":
+            if head == "hurdle":
                 made[f"{name}_odds"] = (k, 0.0)
         return made
 
     def start(self, moments: dict[str, ArmMoments]) -> dict[str, np.ndarray]:
         """Constants at which raw = 0 predicts the means of the arms."""
         values: dict[str, np.ndarray] = {}
-        for name, family in self.setup.families().items():
-            if family == "on_response":
+        for name, head in self.settings.head_of().items():
+            if head == "on_response":
                 continue
-            location, scale = self._start(family, moments[name])
+            location, scale = self._start(head, moments[name])
             values[f"{name}_location"], values[f"{name}_scale"] = location, scale
-            if family == "hurdle":
-                values[f"{name}_odds"] = links.log_odds(moments[name].positive_share)
+            if head == "hurdle":
+                values[f"{name}_odds"] = distributions.log_odds(moments[name].positive_share)
         return values
 
-    def _start(self, family: str, moments: ArmMoments) -> tuple[np.ndarray, np.ndarray]:
+    def _start(self, head: str, moments: ArmMoments) -> tuple[np.ndarray, np.ndarray]:
         means = np.asarray(moments.mean, np.float64)
-        if family == "constant":
+        if head == "constant":
             return means, np.ones_like(means)
-        if not self.setup.monotone:
-            if family == "hurdle":
+        if not self.settings.monotone:
+            if head == "hurdle":
                 means = moments.positive_mean
-            return links.start_level(family, means, moments.variance)
-        means = links.isotonic(means)
-        location, scale = links.start_level(family, means[:1], moments.variance)
-        natural = links.log_odds(means) if family == "binary" else means
-        usual = 1.0 if family == "binary" else max(moments.variance, 1e-12) ** 0.5
+            return distributions.start_level(head, means, moments.variance)
+        means = distributions.isotonic(means)
+        location, scale = distributions.start_level(head, means[:1], moments.variance)
+        natural = distributions.log_odds(means) if head == "binary" else means
+        usual = 1.0 if head == "binary" else max(moments.variance, 1e-12) ** 0.5
         step = max(natural[-1] - natural[0], 0.1 * usual) / max(len(means) - 1, 1)
-        steps = links.start_rise(np.diff(natural), step)
+        steps = distributions.start_rise(np.diff(natural), step)
         return np.append(location, steps[0]), np.append(scale, steps[1])
 
     def arms(self, raw: dict[str, Any], constants: dict[str, Any]) -> dict[str, Arms]:
         """Predictions of both outcomes, [batch, K]."""
         made: dict[str, Arms] = {}
-        for name, family in self.setup.families().items():
-            if family == "on_response":
-                made[name] = Arms(self.setup.amounts() * made["response"].mean)
+        for name, head in self.settings.head_of().items():
+            if head == "on_response":
+                made[name] = Arms(self.settings.amounts() * made["response"].mean)
             else:
-                made[name] = self._arms(name, family, raw, constants)
+                made[name] = self._arms(name, head, raw, constants)
         return made
 
-    def _arms(self, name: str, family: str, raw: dict[str, Any], constants: dict[str, Any]) -> Arms:
+    def _arms(self, name: str, head: str, raw: dict[str, Any], constants: dict[str, Any]) -> Arms:
         location, scale = constants[f"{name}_location"], constants[f"{name}_scale"]
-        if family == "constant":
+        if head == "constant":
             return Arms(location + tf.zeros_like(raw["response"]))
-        if self.setup.monotone:
-            first = links.level(family, raw[name][:, :1], location[:1], scale[:1])
-            steps = links.rise(raw[name][:, 1:], location[1:], scale[1:])
-            mean = links.climb(first, steps)
+        if self.settings.monotone:
+            first = distributions.level(head, raw[name][:, :1], location[:1], scale[:1])
+            steps = distributions.rise(raw[name][:, 1:], location[1:], scale[1:])
+            mean = distributions.climb(first, steps)
         else:
-            mean = links.level(family, raw[name], location, scale)
-        if family == "binary":
+            mean = distributions.level(head, raw[name], location, scale)
+        if head == "binary":
             return Arms(tf.sigmoid(mean), mean)
-        if family != "hurdle":
+        if head != "hurdle":
             return Arms(mean)
         odds = constants[f"{name}_odds"] + raw[f"{name}_odds"]
-        return Arms(mean if self.setup.monotone else tf.sigmoid(odds) * mean, odds)
+        return Arms(mean if self.settings.monotone else tf.sigmoid(odds) * mean, odds)
 
 
-def _parts(family: str) -> tuple[str, ...]:
-    return {"constant": (), "on_response": (), "hurdle": ("", "_odds")}.get(family, ("",))
+def _parts(head: str) -> tuple[str, ...]:
+    return {"constant": (), "on_response": (), "hurdle": ("", "_odds")}.get(head, ("",))

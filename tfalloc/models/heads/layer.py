@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfalloc.data import ArmMoments
-from tfalloc.models.heads.families import CUT, Arms, Scales, check_loss, received, row_loss
+from tfalloc.models.heads.checks import HeadSettings, check_settings
+from tfalloc.models.heads.distributions import CUT, Arms, Scales, check_loss, received, row_loss
 from tfalloc.models.heads.independent import Independent
 from tfalloc.models.heads.marginal import Marginal
-from tfalloc.models.heads.setup import Setup, check_setup
 from tfalloc.models.heads.spline import Spline
 
 OUTCOMES = ("response", "cost")
@@ -26,9 +26,9 @@ class Heads(keras.layers.Layer):
 
     Args:
       num_treatments: K.
-      response: "binary", "nonnegative", "hurdle" or "real".
-      cost: "binary", "nonnegative", "hurdle", "constant" or "on_response".
-      parameterisation: "independent", "marginal" or "spline".
+      response_head: "binary", "nonnegative", "hurdle" or "real".
+      cost_head: "binary", "nonnegative", "hurdle", "constant" or "on_response".
+      heads: "independent", "marginal" or "spline".
       monotone: whether response and cost increase from arm to arm.
       cost_amounts: [K], cost of a response in each arm ("on_response" only).
 
@@ -49,20 +49,22 @@ class Heads(keras.layers.Layer):
     def __init__(
         self,
         num_treatments: int,
-        response: str,
-        cost: str,
-        parameterisation: str = "independent",
+        response_head: str,
+        cost_head: str,
+        heads: str = "independent",
         monotone: bool = False,
         cost_amounts: Sequence[float] | None = None,
         **kwargs: Any,
     ):
         # Half precision would round 1 / rate; what comes after the network is cheap.
         super().__init__(**{**kwargs, "dtype": "float32"})
-        amounts = check_setup(
-            num_treatments, parameterisation, response, cost, monotone, cost_amounts
+        amounts = check_settings(
+            num_treatments, heads, response_head, cost_head, monotone, cost_amounts
         )
-        self.setup = Setup(num_treatments, parameterisation, response, cost, monotone, amounts)
-        self._outcomes: Independent | Marginal = KINDS[parameterisation](self.setup)
+        self.settings = HeadSettings(
+            num_treatments, heads, response_head, cost_head, monotone, amounts
+        )
+        self._outcomes: Independent | Marginal = KINDS[heads](self.settings)
         self.num_outputs = sum(self._outcomes.sizes.values())
         self._row_losses: dict[str, str | None] = {}
         self._started = self.add_weight(
@@ -81,8 +83,8 @@ class Heads(keras.layers.Layer):
             name: self.add_weight(
                 shape=(num_treatments,), initializer="zeros", name=f"{name}_log_spread"
             )
-            for name, family in self.setup.families().items()
-            if family == "hurdle"
+            for name, head in self.settings.head_of().items()
+            if head == "hurdle"
         }
         self._constants = {
             name: self.add_weight(
@@ -99,13 +101,13 @@ class Heads(keras.layers.Layer):
     def use_losses(
         self, response_loss: str | None = None, cost_loss: str | None = None
     ) -> dict[str, str | None]:
-        """Chooses the losses, None for a family's default; returns what was chosen.
+        """Chooses the losses, None for a head's default; returns what was chosen.
 
         Raises:
-          ValueError: if a loss does not fit its family.
+          ValueError: if a loss does not fit its head.
         """
         self._row_losses = {
-            name: check_loss(self.setup.families()[name], loss, f"{name}_loss")
+            name: check_loss(self.settings.head_of()[name], loss, f"{name}_loss")
             for name, loss in (("response", response_loss), ("cost", cost_loss))
         }
         for name, spread in self._log_spread.items():
@@ -120,12 +122,12 @@ class Heads(keras.layers.Layer):
           cost_moments: `RCTData.arm_moments("cost")`.
         """
         moments = {"response": response_moments, "cost": cost_moments}
-        for name, family in self.setup.families().items():
+        for name, head in self.settings.head_of().items():
             known = moments[name]
             means = np.asarray(known.mean)
             least = means[means > 0].min() if np.any(means > 0) else 1.0
             most = min(float(means.max()), 1 - 1e-6)
-            square = known.variance if family == "real" else known.second_moment
+            square = known.variance if head == "real" else known.second_moment
             scales = Scales(
                 square=max(square, 1e-12),
                 mean=max(float(known.total_mean), 1e-12),
@@ -201,17 +203,17 @@ class Heads(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> dict[str, tuple[Any, ...]]:
         """(batch, K) of both outcomes."""
-        return dict.fromkeys(OUTCOMES, (*input_shape[:-1], self.setup.num_treatments))
+        return dict.fromkeys(OUTCOMES, (*input_shape[:-1], self.settings.num_treatments))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments."""
-        setup = self.setup
+        settings = self.settings
         config = {
-            "num_treatments": setup.num_treatments,
-            "response": setup.response,
-            "cost": setup.cost,
-            "parameterisation": setup.parameterisation,
-            "monotone": setup.monotone,
-            "cost_amounts": None if setup.cost_amounts is None else list(setup.cost_amounts),
+            "num_treatments": settings.num_treatments,
+            "response_head": settings.response_head,
+            "cost_head": settings.cost_head,
+            "heads": settings.heads,
+            "monotone": settings.monotone,
+            "cost_amounts": None if settings.cost_amounts is None else list(settings.cost_amounts),
         }
         return {**super().get_config(), **config}

@@ -26,29 +26,29 @@ import numpy as np
 import tensorflow as tf
 
 from tfalloc.data import ArmMoments
-from tfalloc.models.heads import links
-from tfalloc.models.heads.families import Arms
-from tfalloc.models.heads.setup import Setup
+from tfalloc.models.heads import distributions
+from tfalloc.models.heads.checks import HeadSettings
+from tfalloc.models.heads.distributions import Arms
 
 
 class Marginal:
     """Raw outputs to both outcomes of all arms, step by step from the cheapest."""
 
-    def __init__(self, setup: Setup):
-        self.setup = setup
-        k = setup.num_treatments
+    def __init__(self, settings: HeadSettings):
+        self.settings = settings
+        k = settings.num_treatments
         self.sizes = {"response": 1, "return": k - 1}
-        if setup.learns("cost"):
+        if settings.learns("cost"):
             self.sizes |= {"cost": 1, "marginal_cost": k - 1}
         self.sizes |= {
-            f"{name}_odds": k for name, family in setup.families().items() if family == "hurdle"
+            f"{name}_odds": k for name, head in settings.head_of().items() if head == "hurdle"
         }
 
     def constants(self) -> dict[str, tuple[int, float]]:
         """name -> (length, initial value) of what `start` sets."""
         sizes = dict(self.sizes)
-        if self.setup.cost == "constant":
-            sizes["cost"] = self.setup.num_treatments
+        if self.settings.cost_head == "constant":
+            sizes["cost"] = self.settings.num_treatments
         made: dict[str, tuple[int, float]] = {}
         for name, size in sizes.items():
             made[f"{name}_location"] = (size, 0.0)
@@ -58,74 +58,78 @@ class Marginal:
 
     def start(self, moments: dict[str, ArmMoments]) -> dict[str, np.ndarray]:
         """Constants at which raw = 0 predicts the means of the arms."""
-        setup = self.setup
+        settings = self.settings
         response, cost = (np.asarray(moments[x].mean, np.float64) for x in ("response", "cost"))
-        if setup.learns("cost"):
+        if settings.learns("cost"):
             cost = _rising(cost)
-        if setup.monotone:
-            response = links.isotonic(response)
-        if setup.cost == "on_response":
+        if settings.monotone:
+            response = distributions.isotonic(response)
+        if settings.cost_head == "on_response":
             response = np.maximum(response, 1e-3 * response.max())  # no growth starts from 0
         parts = {
-            "response": links.start_level(
-                setup.response, response[:1], moments["response"].variance
+            "response": distributions.start_level(
+                settings.response_head, response[:1], moments["response"].variance
             )
         }
-        if setup.cost == "on_response":
-            parts["return"] = _start_growth(response, np.asarray(setup.cost_amounts, np.float64))
+        if settings.cost_head == "on_response":
+            parts["return"] = _start_growth(response, np.asarray(settings.cost_amounts, np.float64))
         else:
             spread = max(moments["response"].variance, 1e-12) ** 0.5
-            parts["return"] = _start_returns(response, cost, spread, setup.monotone)
-        if setup.cost == "constant":
+            parts["return"] = _start_returns(response, cost, spread, settings.monotone)
+        if settings.cost_head == "constant":
             parts["cost"] = cost, np.ones_like(cost)
-        elif setup.learns("cost"):
-            parts["cost"] = links.start_level(setup.cost, cost[:1], moments["cost"].variance)
-            parts["marginal_cost"] = links.start_rise(np.diff(cost), 0.0)
+        elif settings.learns("cost"):
+            parts["cost"] = distributions.start_level(
+                settings.cost_head, cost[:1], moments["cost"].variance
+            )
+            parts["marginal_cost"] = distributions.start_rise(np.diff(cost), 0.0)
         values = {}
         for name, (location, scale) in parts.items():
             values[f"{name}_location"], values[f"{name}_scale"] = location, scale
-        for name, family in setup.families().items():
-            if family == "hurdle":
-                values[f"{name}_odds_location"] = links.log_odds(moments[name].positive_share)
+        for name, head in settings.head_of().items():
+            if head == "hurdle":
+                values[f"{name}_odds_location"] = distributions.log_odds(
+                    moments[name].positive_share
+                )
         return values
 
     def arms(self, raw: dict[str, Any], constants: dict[str, Any]) -> dict[str, Arms]:
         """Predictions of both outcomes, [batch, K]."""
-        setup = self.setup
+        settings = self.settings
 
-        def first(name: str, family: str) -> Any:
-            x = links.level(
-                family, raw[name], constants[f"{name}_location"], constants[f"{name}_scale"]
+        def first(name: str, head: str) -> Any:
+            x = distributions.level(
+                head, raw[name], constants[f"{name}_location"], constants[f"{name}_scale"]
             )
-            return tf.sigmoid(x) if family == "binary" else x
+            return tf.sigmoid(x) if head == "binary" else x
 
         def steps(name: str) -> Any:
             location, scale = constants[f"{name}_location"], constants[f"{name}_scale"]
-            if name == "return" and not setup.monotone:
+            if name == "return" and not settings.monotone:
                 return location + scale * raw[name]
-            return links.rise(raw[name], location, scale)
+            return distributions.rise(raw[name], location, scale)
 
-        start, returns = first("response", setup.response), steps("return")
-        if setup.cost == "on_response":
-            amounts = setup.amounts()
+        start, returns = first("response", settings.response_head), steps("return")
+        if settings.cost_head == "on_response":
+            amounts = settings.amounts()
             # A running product, by logarithms: the derivative of cumprod divides by its factors.
             growth = tf.math.log1p(returns * (1 - amounts[:-1] / amounts[1:]))
-            response = start * tf.exp(links.climb(tf.zeros_like(start), growth))
+            response = start * tf.exp(distributions.climb(tf.zeros_like(start), growth))
             cost = amounts * response
         else:
-            if setup.cost == "constant":
+            if settings.cost_head == "constant":
                 table = constants["cost_location"]
                 cost = table + tf.zeros_like(start)
                 upgrades = table[1:] - table[:-1]
             else:
                 upgrades = steps("marginal_cost")
-                cost = links.climb(first("cost", setup.cost), upgrades)
-            response = links.climb(start, returns * upgrades)
+                cost = distributions.climb(first("cost", settings.cost_head), upgrades)
+            response = distributions.climb(start, returns * upgrades)
         return {
             name: Arms(
                 mean,
                 constants[f"{name}_odds_location"] + raw[f"{name}_odds"]
-                if setup.families()[name] == "hurdle"
+                if settings.head_of()[name] == "hurdle"
                 else None,
             )
             for name, mean in (("response", response), ("cost", cost))
@@ -134,7 +138,7 @@ class Marginal:
 
 def _rising(cost: np.ndarray) -> np.ndarray:
     """Costs that rise: neighbours in the wrong order, by noise, start at almost the same."""
-    fitted = links.isotonic(cost)
+    fitted = distributions.isotonic(cost)
     steps = np.diff(fitted)
     steps[steps <= 0] = 0.1 * max(float(steps.mean()), 1e-12)
     return np.concatenate([fitted[:1], fitted[0] + np.cumsum(steps)])
@@ -150,11 +154,15 @@ def _start_returns(
     steps, total = np.diff(cost), cost[-1] - cost[0]
     returns = np.diff(response) / steps
     usual = max(np.sqrt(np.sum(steps * returns**2) / total), 0.1 * spread / total)
-    return links.start_rise(returns, usual) if monotone else (returns, np.full_like(returns, usual))
+    return (
+        distributions.start_rise(returns, usual)
+        if monotone
+        else (returns, np.full_like(returns, usual))
+    )
 
 
 def _start_growth(response: np.ndarray, amounts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(location, scale) of q for costs on response."""
     growth = np.diff(response) / response[:-1] / (1 - amounts[:-1] / amounts[1:])
     # The least steps together then start with less than LEAST_STEP of the response.
-    return links.start_rise(growth, 1 / len(growth))
+    return distributions.start_rise(growth, 1 / len(growth))

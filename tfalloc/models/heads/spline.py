@@ -18,9 +18,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfalloc.data import ArmMoments
-from tfalloc.models.heads.families import Arms
+from tfalloc.models.heads.checks import HeadSettings
+from tfalloc.models.heads.distributions import Arms
 from tfalloc.models.heads.independent import Independent
-from tfalloc.models.heads.setup import Setup
 
 COLUMNS, DEGREE = 6, 3  # three pieces of cubics: flat, then steep, then flat again
 LEAST_SHARE = 0.01  # a smoothed mean stays above this part of the least one
@@ -29,16 +29,16 @@ LEAST_SHARE = 0.01  # a smoothed mean stays above this part of the least one
 class Spline(Independent):
     """Raw outputs to both outcomes of all arms, through curves over the arms."""
 
-    def __init__(self, setup: Setup):
-        super().__init__(setup)
-        self.basis = spline_basis(setup.num_treatments)
+    def __init__(self, settings: HeadSettings):
+        super().__init__(settings)
+        self.basis = spline_basis(settings.num_treatments)
         self.sizes = dict.fromkeys(self.sizes, len(self.basis[0]))
 
-    def _start(self, family: str, moments: ArmMoments) -> tuple[np.ndarray, np.ndarray]:
-        location, scale = super()._start(family, moments)
-        if family == "constant":
+    def _start(self, head: str, moments: ArmMoments) -> tuple[np.ndarray, np.ndarray]:
+        location, scale = super()._start(head, moments)
+        if head == "constant":
             return location, scale
-        if family in ("binary", "real"):
+        if head in ("binary", "real"):
             return self._smooth(location), scale
         least = LEAST_SHARE * scale[scale > 0].min() if np.any(scale > 0) else 0.0
         return location, np.maximum(self._smooth(scale), least)
