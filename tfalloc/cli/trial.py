@@ -60,7 +60,7 @@ class Columns:
 
     def _features(self, path: str) -> list[str] | None:
         """The features to ask for; None: all that have no other role."""
-        from tfalloc.data._errors import require_columns
+        from tfalloc.data.columns import require_columns
 
         if not self.exclude:
             return self.features
@@ -97,7 +97,7 @@ def column_names(path: str) -> list[str]:
     """Column names of a CSV or Parquet source, without reading its rows."""
     import pandas as pd
 
-    from tfalloc.data._parquet import ParquetTable
+    from tfalloc.data.tables import ParquetTable
 
     if not is_csv(path):
         return ParquetTable(path).columns

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from tfalloc.cli.trial import column_names, is_csv
-from tfalloc.data import _columns
-from tfalloc.data._errors import require_columns
-from tfalloc.data._parquet import ParquetTable
+from tfalloc.data import columns as checks
+from tfalloc.data.columns import require_columns
+from tfalloc.data.tables import ParquetTable
 
 CHUNK_ROWS = 50_000
 
@@ -62,9 +62,9 @@ class Users:
     def _columns(self, frame: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
         return {
             name: (
-                _columns.to_strings(name, frame[name], self.missing)
-                if kind == _columns.STRING
-                else _columns.feature_to_float32(name, frame[name], self.missing)
+                checks.to_strings(name, frame[name], self.missing)
+                if kind == checks.STRING
+                else checks.feature_to_float32(name, frame[name], self.missing)
             )
             for name, kind in self.kinds.items()
         }
@@ -75,7 +75,7 @@ class Users:
             yield from ParquetTable(self.path).chunks(wanted)
             return
         # Text stays text: a chunk whose categories look like numbers must not become numbers.
-        text: Any = {name: str for name, kind in self.kinds.items() if kind == _columns.STRING}
+        text: Any = {name: str for name, kind in self.kinds.items() if kind == checks.STRING}
         try:
             yield from pd.read_csv(self.path, usecols=wanted, dtype=text, chunksize=CHUNK_ROWS)
         except (ValueError, OSError, EOFError) as error:

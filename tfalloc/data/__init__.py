@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfalloc.data._stats import ArmMoments as ArmMoments
+from tfalloc.data.moments import ArmMoments as ArmMoments
 from tfalloc.data.preprocessing import build_preprocessor as build_preprocessor
 from tfalloc.data.summary import ArmSummary as ArmSummary
 from tfalloc.data.summary import TrialSummary as TrialSummary

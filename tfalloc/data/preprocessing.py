@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfalloc.data._columns import NUMERIC
+from tfalloc.data.columns import NUMERIC
 from tfalloc.data.trial import RCTData
 
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfalloc.data import _balance
-from tfalloc.data._balance import Balance
-from tfalloc.data._block import Schema
-from tfalloc.data._stats import TrialStats
+from tfalloc.data.balance import Balance, chi_square_tail
+from tfalloc.data.moments import TrialStats
+from tfalloc.data.schema import Schema
 
 LEVEL = 1e-3
 """Significance level at which `TrialSummary` warns: one false alarm in a thousand trials."""
@@ -162,9 +161,7 @@ def summarise(
         # Weighted counts, deflated to the effective number of rows.
         effective = stats.w.sum() ** 2 / stats.w2.sum()
         gap = stats.shares - design / design.sum()
-        share_p = _balance.chi_square_tail(
-            float(effective * (gap**2 / design).sum()), len(design) - 1
-        )
+        share_p = chi_square_tail(float(effective * (gap**2 / design).sum()), len(design) - 1)
     warnings = []
     if balance.p_value < LEVEL:
         worst = max(balance.differences, key=lambda name: balance.differences[name])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,18 +10,21 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tfalloc.data import _arrays, _balance, _hash, _readers, _schema
-from tfalloc.data._batches import make_dataset
-from tfalloc.data._block import Schema, encode
-from tfalloc.data._columns import NUMERIC, STRING
-from tfalloc.data._fingerprint import fingerprint
-from tfalloc.data._memory import MemorySource
-from tfalloc.data._parquet import ParquetSource, in_parts
-from tfalloc.data._stats import ArmMoments, TrialStats, measure
-from tfalloc.data._view import TrialView
+from tfalloc.data import balance, tables
+from tfalloc.data import schema as schemas
+from tfalloc.data.batches import make_dataset
+from tfalloc.data.columns import NUMERIC, STRING, as_series
+from tfalloc.data.moments import ArmMoments, TrialStats, measure
+from tfalloc.data.rows import concatenate, encode, row_indices
+from tfalloc.data.schema import Roles, Schema
+from tfalloc.data.sources import MemorySource, StreamedSource, divide, fingerprint, split_key
 from tfalloc.data.summary import TrialSummary, summarise
+from tfalloc.data.view import TrialView
 
 Features = Mapping[str, Any] | np.ndarray
+
+IN_MEMORY_BYTES = 2**30
+"""Raw size below which `from_parquet` loads by default."""
 
 
 class RCTData(TrialView):
@@ -70,17 +72,23 @@ class RCTData(TrialView):
         treatment_names: Sequence[str] | None = None,
         missing: str = "error",
     ):
-        self._adopt(
-            *_arrays.build(
-                features,
-                {"treatment": treatment, "response": response, "cost": cost},
-                propensity=propensity,
-                sample_weight=sample_weight,
-                num_treatments=num_treatments,
-                treatment_names=treatment_names,
-                missing=missing,
-            )
+        given = {"treatment": treatment, "response": response, "cost": cost}
+        shares = propensity if isinstance(propensity, Mapping) else None
+        if propensity is not None and shares is None:
+            given["propensity"] = propensity
+        if sample_weight is not None:
+            given["sample_weight"] = sample_weight
+        targets = {name: as_series(name, values) for name, values in given.items()}
+        schema = schemas.from_arrays(
+            features,
+            targets,
+            propensity=shares,
+            num_treatments=num_treatments,
+            treatment_names=treatment_names,
+            missing=missing,
         )
+        names = Roles("treatment", "response", "cost", "propensity", "sample_weight")
+        self._adopt(schema, MemorySource(encode(features, targets, names, schema, 0)))
 
     def _adopt(
         self, schema: Schema, source: Any, *, stats: TrialStats | None = None, depth: int = 0
@@ -105,6 +113,15 @@ class RCTData(TrialView):
         data = cls.__new__(cls)
         data._adopt(schema, source, **state)
         return data
+
+    @classmethod
+    def _read(cls, table: Any, in_memory: bool = True, **choices: Any) -> RCTData:
+        roles, schema = schemas.from_table(table, **choices)
+        source: Any = StreamedSource(table, roles, schema)
+        if in_memory:
+            # Encoding while reading keeps the peak near twice the packed size.
+            source = MemorySource(concatenate(list(source.blocks())))
+        return cls._of(schema, source)
 
     @classmethod
     def from_frame(
@@ -146,12 +163,8 @@ class RCTData(TrialView):
             >>> data.treatment_names, data.feature_names
             (['none', 'mail'], ['age'])
         """
-        names = [str(name) for name in frame.columns]
-        frame = frame.set_axis(names, axis=1)
-        roles, schema = _schema.build(
-            names,
-            frame,
-            lambda wanted: iter([frame[wanted]]),
+        return cls._read(
+            tables.FrameTable(frame),
             treatment=treatment,
             response=response,
             cost=cost,
@@ -161,7 +174,6 @@ class RCTData(TrialView):
             treatments=treatments,
             missing=missing,
         )
-        return cls._of(schema, MemorySource(encode(frame, roles, schema, 0)))
 
     @classmethod
     def from_csv(cls, path: str | os.PathLike[str], **same: Any) -> RCTData:
@@ -171,7 +183,7 @@ class RCTData(TrialView):
             FileNotFoundError: no such file.
             ValueError: an empty, corrupt or truncated file, or as `from_frame`.
         """
-        return cls.from_frame(_readers.read_csv(path), **same)
+        return cls.from_frame(tables.read_csv(path), **same)
 
     @classmethod
     def from_parquet(
@@ -189,7 +201,12 @@ class RCTData(TrialView):
             FileNotFoundError: no such file.
             ValueError: an empty, corrupt or truncated file, or as `from_frame`.
         """
-        return cls._of(*_readers.read_parquet(path, in_memory, **same))
+        table = tables.ParquetTable(path)
+        if table.num_rows == 0:
+            raise ValueError(f"{table.path} is empty (0 rows); expected at least one row per arm.")
+        if in_memory is None:
+            in_memory = table.raw_bytes < IN_MEMORY_BYTES
+        return cls._read(table, in_memory, **same)
 
     @classmethod
     def from_tfds(cls, source: Any, *, split: str = "train", **same: Any) -> RCTData:
@@ -204,7 +221,7 @@ class RCTData(TrialView):
         Raises:
             ValueError: tensorflow-datasets is absent, the data cannot be had, or as `from_frame`.
         """
-        return cls.from_frame(_readers.read_tfds(source, split), **same)
+        return cls.from_frame(tables.read_tfds(source, split), **same)
 
     def take(self, indices: Any) -> RCTData:
         """Returns the rows at `indices` ([M] integers, or a boolean mask [N]), in memory.
@@ -215,19 +232,7 @@ class RCTData(TrialView):
             ValueError: no row, an index out of range, or streamed data.
         """
         block = self._block("take()")
-        index = np.asarray(indices)
-        if index.dtype == bool:
-            if index.shape != (len(block),):
-                raise ValueError(f"mask has shape {index.shape}; expected ({len(block)},).")
-            index = np.flatnonzero(index)
-        if index.ndim != 1 or len(index) == 0 or not np.issubdtype(index.dtype, np.integer):
-            raise ValueError(
-                f"indices have shape {index.shape} and dtype {index.dtype}; expected a non-empty "
-                "vector of integers or a boolean mask."
-            )
-        if index.min() < -len(block) or index.max() >= len(block):
-            raise ValueError(f"an index is out of range; expected indices in [0, {len(block)}).")
-        source = MemorySource(block.at(index))
+        source = MemorySource(block.at(row_indices(indices, len(block))))
         return self._of(
             self._schema, source, stats=measure(source.blocks(), self._schema), depth=self._depth
         )
@@ -261,34 +266,14 @@ class RCTData(TrialView):
         portions = np.asarray(list(shares), np.float64)
         if len(portions) == 0 or not (portions > 0).all() or abs(portions.sum() - 1) > 1e-6:
             raise ValueError(f"shares={list(shares)}; expected positive numbers that sum to 1.")
-        edges = np.concatenate([[0.0], np.cumsum(portions)])
-        edges[-1] = 1.0
-        key = _hash.key(seed, self._depth)
-        parts = [(key, float(a), float(b)) for a, b in itertools.pairwise(edges)]
-        if isinstance(self._source, MemorySource):
-            block = self._source.block
-            sources: list[Any] = [
-                MemorySource(block.at(np.flatnonzero(in_parts(block.row, (part,)))))
-                for part in parts
-            ]
-            stats = [measure(source.blocks(), self._schema) for source in sources]
-        else:
-            old = self._source
-            sources = [
-                ParquetSource(old.table, old.roles, self._schema, (*old.parts, part))
-                for part in parts
-            ]
-            stats = [TrialStats(self._schema) for _ in parts]
-            for block in old.blocks():
-                for part, part_stats in zip(parts, stats, strict=True):
-                    part_stats.add(block.at(in_parts(block.row, (part,))))
-        for number, part_stats in enumerate(stats):
-            part_stats.check_arms(
+        parts = divide(self._source, self._schema, portions, split_key(seed, self._depth))
+        for number, (_, stats) in enumerate(parts):
+            stats.check_arms(
                 self.treatment_names, f"part {number} of split(shares={list(shares)}, seed={seed})"
             )
         return tuple(
-            self._of(self._schema, source, stats=part_stats, depth=self._depth + 1)
-            for source, part_stats in zip(sources, stats, strict=True)
+            self._of(self._schema, source, stats=stats, depth=self._depth + 1)
+            for source, stats in parts
         )
 
     def batches(
@@ -403,11 +388,9 @@ class RCTData(TrialView):
     def describe(self) -> TrialSummary:
         """Returns arms, outcomes with standard errors, and the check of randomisation."""
         if self._summary is None:
-            balance = _balance.check(self._source.blocks(), self._schema, self._stats)
+            found = balance.check(self._source.blocks(), self._schema, self._stats)
             design = self._schema.propensity_table if self.propensity_source == "mapping" else None
-            self._summary = summarise(
-                self._stats, balance, self._schema, self.response_kind, design
-            )
+            self._summary = summarise(self._stats, found, self._schema, self.response_kind, design)
         return self._summary
 
     def summary(self, print_fn: Any = print) -> None:

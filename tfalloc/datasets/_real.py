@@ -76,7 +76,7 @@ def criteo(
 
 
 def _criteo_builder(data_dir: str | os.PathLike[str] | None) -> Any:
-    from tfalloc.data._readers import tfds_builder
+    from tfalloc.data.tables import tfds_builder
 
     builder = tfds_builder("criteo", data_dir=data_dir)
     try:

@@ -1,32 +1,115 @@
-"""Rows streamed from Parquet files larger than memory.
+"""Tables of raw columns: CSV, Parquet files larger than memory, tensorflow-datasets.
 
-Files are read a row group at a time, in a fixed order, so that row numbers (and with them splits)
+Parquet is read a row group at a time, in a fixed order, so that row numbers (and with them splits)
 do not depend on how the data is read.
 """
 
 from __future__ import annotations
 
+import csv
 import errno
 import glob
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as pads
 
-from tfalloc.data import _hash
-from tfalloc.data._block import Block, Roles, Schema, concatenate, encode
-from tfalloc.data._memory import BLOCK_ROWS
+from tfalloc.data.columns import require_unique
 
-Part = tuple[int, float, float]
-"""A split's key and the interval [low, high) of the row hash that a part keeps."""
+CHUNK_ROWS = 131_072
+"""Rows of a chunk: some 8 MB at 16 columns."""
 
-_POOL_ROWS = 2 * BLOCK_ROWS
+
+def read_csv(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Returns a CSV file as a frame; refuses missing, empty, corrupt files and repeated columns."""
+    text = os.fspath(path)
+    if not os.path.isfile(text):
+        raise FileNotFoundError(f"no CSV file at {text}; expected the path of a file.")
+    try:
+        # pandas would rename a second "a" to "a.1" without a word: read the header as data.
+        header = pd.read_csv(text, header=None, nrows=1, dtype=str, keep_default_na=False)
+        require_unique([str(name) for name in header.iloc[0]])
+        return pd.read_csv(text)
+    except pd.errors.EmptyDataError:
+        raise ValueError(f"{text} is empty; expected a header line and rows.") from None
+    except (
+        pd.errors.ParserError,
+        UnicodeDecodeError,
+        EOFError,
+        OSError,
+        zlib.error,
+        csv.Error,
+    ) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"cannot read {text} as CSV ({reason}); expected comma-separated UTF-8 text: the file "
+            "is probably corrupt or truncated."
+        ) from error
+
+
+def read_tfds(source: Any, split: str) -> pd.DataFrame:
+    """Returns a TFDS name, builder or dataset of dicts as a frame."""
+    import tensorflow as tf
+
+    if isinstance(source, str):
+        source = tfds_builder(source)
+    if not isinstance(source, tf.data.Dataset):
+        try:
+            source.download_and_prepare()
+            source = source.as_dataset(split=split)
+        except Exception as error:  # tfds raises dozens of kinds, most of them about the network
+            raise ValueError(
+                f"tensorflow-datasets could not prepare {getattr(source, 'name', source)!r}, split "
+                f"{split!r} ({_first_line(error)}); expected a network or prepared data: download "
+                "the data elsewhere and pass its path."
+            ) from error
+    spec = source.element_spec
+    if not isinstance(spec, dict):
+        raise ValueError(
+            f"the dataset yields {type(spec).__name__} elements; expected dicts of columns: do not "
+            "use as_supervised."
+        )
+    ranks = {name: getattr(part, "shape", tf.TensorShape(None)).rank for name, part in spec.items()}
+    if set(ranks.values()) == {0}:
+        source = source.batch(65_536)
+    elif set(ranks.values()) != {1}:
+        raise ValueError(
+            f"the dataset's columns have ranks {ranks}; expected scalars, or batches of scalars."
+        )
+    frames = [pd.DataFrame(batch) for batch in source.as_numpy_iterator()]
+    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(spec))
+    for name, part in spec.items():
+        if part.dtype == tf.string:
+            frame[name] = [v.decode() if isinstance(v, bytes) else v for v in frame[name]]
+    return frame
+
+
+def tfds_builder(name: str, **options: Any) -> Any:
+    """Returns a TFDS builder by name, or a ValueError that says what is absent."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ValueError(
+            f"reading {name!r} needs tensorflow-datasets, which is not installed: "
+            "pip install tensorflow-datasets, or pass a path."
+        ) from error
+    try:
+        return tfds.builder(name, **options)
+    except Exception as error:
+        raise ValueError(
+            f"tensorflow-datasets has no usable {name!r} ({_first_line(error)}); expected one of "
+            "its data set names."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 @contextmanager
@@ -67,6 +150,28 @@ def find_files(path: str | os.PathLike[str]) -> list[str]:
     if not files:
         raise FileNotFoundError(f"no Parquet file at {text}; expected a file, glob or directory.")
     return files
+
+
+class FrameTable:
+    """A data frame as a table of one group of rows."""
+
+    num_groups = 1
+
+    def __init__(self, frame: pd.DataFrame):
+        self.columns = [str(name) for name in frame.columns]
+        self._frame = frame.set_axis(self.columns, axis=1)
+
+    def head(self) -> pd.DataFrame:
+        """All rows."""
+        return self._frame
+
+    def chunks(self, columns: list[str]) -> Iterator[pd.DataFrame]:
+        """Yields all rows, only `columns`."""
+        yield self._frame[columns]
+
+    def group_chunks(self, group: int, columns: list[str]) -> Iterator[tuple[int, pd.DataFrame]]:
+        """Yields (0, all rows)."""
+        yield 0, self._frame[columns]
 
 
 class ParquetTable:
@@ -130,7 +235,7 @@ class ParquetTable:
             batches = fragment.scanner(
                 schema=self._dataset.schema,
                 columns=columns,
-                batch_size=BLOCK_ROWS,
+                batch_size=CHUNK_ROWS,
                 batch_readahead=1,
                 fragment_readahead=1,
                 fragment_scan_options=scan,
@@ -139,100 +244,3 @@ class ParquetTable:
                 if batch.num_rows:
                     yield row, batch.to_pandas()
                     row += batch.num_rows
-
-
-class ParquetSource:
-    """A trial's rows, encoded as they are streamed."""
-
-    streaming = True
-    failure: Exception | None = None  # what went wrong in reading batches
-
-    def __init__(
-        self, table: ParquetTable, roles: Roles, schema: Schema, parts: tuple[Part, ...] = ()
-    ):
-        self.table, self.roles, self.schema, self.parts = table, roles, schema, parts
-
-    def blocks(self) -> Iterator[Block]:
-        """Yields all rows of this part in order."""
-        for group in range(self.table.num_groups):
-            yield from self._group(group)
-
-    def _group(self, group: int) -> Iterator[Block]:
-        columns = [*self.schema.kinds, *self.roles.columns()]
-        for row, frame in self.table.group_chunks(group, columns):
-            block = encode(frame, self.roles, self.schema, row)
-            if self.parts:
-                block = block.at(in_parts(block.row, self.parts))
-            if len(block):
-                yield block
-
-    def epoch(
-        self, batch_size: int, generator: np.random.Generator | None, first_row: int = 0
-    ) -> Iterator[Block]:
-        """Yields one epoch of batches; the last may be smaller. In order without `generator`.
-
-        Shuffled: row groups come in random order and pass through a pool of some 260,000 rows (at
-        least eight batches) which is shuffled whole each time half of it leaves.
-
-        Args:
-            batch_size: rows a block.
-            generator: shuffles.
-            first_row: rows of the epoch to leave out at its start; they are read, because any of
-                their row groups may have rows that left the pool later.
-        """
-        stream = self.blocks()
-        if generator is not None:
-            order = generator.permutation(self.table.num_groups)
-            groups = (block for group in order for block in self._group(int(group)))
-            stream = _shuffle(groups, max(_POOL_ROWS, 8 * batch_size), generator)
-        yield from _rebatch(_without(stream, first_row), batch_size)
-
-
-def in_parts(row: np.ndarray, parts: tuple[Part, ...]) -> np.ndarray:
-    """Returns which row numbers [N] every part keeps, bool [N]."""
-    keep = np.ones(len(row), bool)
-    for key, low, high in parts:
-        share = _hash.uniform(row, key)
-        keep &= (share >= low) & (share < high)
-    return keep
-
-
-def _shuffle(blocks: Iterator[Block], pool: int, generator: np.random.Generator) -> Iterator[Block]:
-    held: list[Block] = []
-    num_held = 0
-    for block in blocks:
-        held.append(block)
-        num_held += len(block)
-        if num_held >= pool:
-            merged = concatenate(held)
-            order = generator.permutation(num_held)
-            leave = num_held - pool // 2
-            yield merged.at(order[:leave])
-            held, num_held = [merged.at(order[leave:])], num_held - leave
-    if held:
-        yield concatenate(held).at(generator.permutation(num_held))
-
-
-def _without(blocks: Iterator[Block], first_row: int) -> Iterator[Block]:
-    for block in blocks:
-        if first_row < len(block):
-            yield block.at(slice(first_row, None)) if first_row else block
-        first_row = max(first_row - len(block), 0)
-
-
-def _rebatch(blocks: Iterator[Block], batch_size: int) -> Iterator[Block]:
-    rest: list[Block] = []
-    num_rest = 0
-    for block in blocks:
-        rest.append(block)
-        num_rest += len(block)
-        if num_rest < batch_size:
-            continue
-        merged = concatenate(rest)
-        start = 0
-        while num_rest - start >= batch_size:
-            yield merged.at(slice(start, start + batch_size))
-            start += batch_size
-        rest, num_rest = [merged.at(slice(start, None))], num_rest - start
-    if num_rest:
-        yield concatenate(rest)

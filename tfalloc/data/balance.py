@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfalloc.data._block import Block, Schema
-from tfalloc.data._stats import TrialStats
+from tfalloc.data.moments import TrialStats
+from tfalloc.data.rows import Block
+from tfalloc.data.schema import Schema
 
 MAX_LEVELS = 20
 """Categories of a string feature that enter the test; the rest are one level together."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tfalloc.data._errors import did_you_mean, shorten
+from tfalloc.data.columns import did_you_mean, shorten
 
 
 @dataclass(frozen=True)

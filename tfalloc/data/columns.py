@@ -1,4 +1,4 @@
-"""One raw column to validated NumPy: numbers to float32, text to str.
+"""One raw column to validated NumPy: numbers to float32, text to str; and how messages are worded.
 
 Every input format arrives here as a pandas column, so that arrays, frames, CSV and streamed
 Parquet obey the same rules and fail with the same words.
@@ -6,6 +6,8 @@ Parquet obey the same rules and fail with the same words.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,40 @@ def kind_of(name: str, column: pd.Series) -> str:
     )
 
 
+def as_series(name: str, values: Any) -> pd.Series:
+    """Returns a column as pandas [N]; lists keep their missing values as such.
+
+    Raises:
+        ValueError: it does not have one dimension.
+    """
+    if isinstance(values, pd.Series):
+        return values.reset_index(drop=True)
+    if hasattr(values, "numpy"):
+        values = values.numpy()
+    if isinstance(values, (list, tuple)) and np.ndim(values[:1]) == 1:
+        return pd.Series(values)  # NumPy would make the text "nan" of a NaN among strings
+    if isinstance(values, (pd.api.extensions.ExtensionArray, pd.Index)):
+        return pd.Series(values).reset_index(drop=True)
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise ValueError(f"{name!r} has shape {array.shape}; expected one dimension, [N].")
+    return pd.Series(array if array.dtype.kind not in "US" else array.astype(object))
+
+
+def require_kind(name: str, column: pd.Series, kind: str) -> None:
+    """Raises ValueError unless a feature is of the kind that it had in training.
+
+    A column without any value is of either kind.
+    """
+    found = kind_of(name, column)
+    if found != kind and not column.isna().all():
+        words = {NUMERIC: "numbers", STRING: "text"}
+        raise ValueError(
+            f"feature {name!r} is {words[found]} (such as {column.dropna().iloc[0]!r}); expected "
+            f"{words[kind]}, as in training."
+        )
+
+
 def _as_float64(name: str, role: str, column: Any) -> np.ndarray:
     series = column if isinstance(column, pd.Series) else pd.Series(np.asarray(column))
     if series.dtype == np.float32:
@@ -58,10 +94,10 @@ def _as_float64(name: str, role: str, column: Any) -> np.ndarray:
         series = series.astype(object)
     try:
         return series.to_numpy(dtype=np.float64, na_value=np.nan)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         try:
             return pd.to_numeric(series.astype(object)).to_numpy(np.float64, na_value=np.nan)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             example = next((v for v in series if isinstance(v, str)), series.iloc[0])
             raise ValueError(
                 f"{role} {name!r} holds {example!r}; expected numbers: convert the column."
@@ -154,3 +190,44 @@ def check_cardinality(name: str, num_distinct: int) -> None:
             "expected a category, not an identifier: leave it out of `features`, group rare "
             "values, or convert it to a number."
         )
+
+
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """Returns `" Did you mean 'x'?"`, or an empty string when nothing is close.
+
+    >>> did_you_mean("recencey", ["recency", "history"])
+    " Did you mean 'recency'?"
+    """
+    lower = {str(item).lower(): str(item) for item in known}
+    close = difflib.get_close_matches(str(name).lower(), list(lower), n=1, cutoff=0.6)
+    return f" Did you mean {lower[close[0]]!r}?" if close else ""
+
+
+def shorten(items: Sequence[object], limit: int = 12) -> str:
+    """Lists `items` for a message, cut after `limit` of them."""
+    shown = ", ".join(repr(item) for item in items[:limit])
+    more = f", … ({len(items)} in all)" if len(items) > limit else ""
+    return f"[{shown}{more}]"
+
+
+def require_columns(wanted: Iterable[tuple[str, str]], known: Sequence[str]) -> None:
+    """Raises ValueError for the first `(role, name)` in `wanted` that is not a known column."""
+    names = list(known)
+    for role, name in wanted:
+        if name not in names:
+            raise ValueError(
+                f"{role} column {name!r} is not in the data; its columns are {shorten(names)}."
+                + did_you_mean(name, names)
+            )
+
+
+def require_unique(names: Sequence[str]) -> None:
+    """Raises ValueError when a column name occurs twice."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(
+                f"column {name!r} occurs more than once; expected distinct column names: "
+                "rename or drop the duplicates."
+            )
+        seen.add(name)

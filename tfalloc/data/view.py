@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfalloc.data._block import Block, Schema
-from tfalloc.data._memory import MemorySource
-from tfalloc.data._parquet import ParquetSource
-from tfalloc.data._stats import TrialStats
+from tfalloc.data.moments import TrialStats
+from tfalloc.data.rows import Block
+from tfalloc.data.schema import Schema
+from tfalloc.data.sources import MemorySource, Source
 
 
 class TrialView:
     """Properties of a trial. Columns need data in memory; everything else is always known."""
 
     _schema: Schema
-    _source: MemorySource | ParquetSource
+    _source: Source
     _stats: TrialStats
     _depth: int  # splits above this part
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfalloc.data._block import Block, Schema
+from tfalloc.data.rows import Block
+from tfalloc.data.schema import Schema
 
 _CHUNK_ROWS = 16_384
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfalloc.data._block import Block, Schema
+from tfalloc.data.rows import Block
+from tfalloc.data.schema import Schema
 
 
 class ArmMoments(NamedTuple):
