@@ -10,7 +10,7 @@ import typer
 
 from tfalloc.cli import console, options, run
 from tfalloc.cli.staging import check_free, staged_file
-from tfalloc.cli.trial import is_csv
+from tfalloc.data.tables import is_csv
 from tfalloc.cli.versions import start_tensorflow
 from tfalloc.cli.writing import TableWriter, output_suffix
 

@@ -9,7 +9,7 @@ import typer
 
 from tfalloc.cli import console, options, parse, run
 from tfalloc.cli.staging import check_free
-from tfalloc.cli.trial import is_csv
+from tfalloc.data.tables import is_csv
 from tfalloc.cli.versions import start_tensorflow
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfalloc.cli import console
 
 if TYPE_CHECKING:
     from tfalloc.data import RCTData
-
-CSV_SUFFIXES = (".csv", ".csv.gz", ".csv.bz2", ".csv.xz", ".csv.zip")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +32,7 @@ class Columns:
           ValueError, FileNotFoundError: as `RCTData.from_csv` and `RCTData.from_parquet`.
         """
         from tfalloc.data import RCTData
+        from tfalloc.data.tables import is_csv
 
         as_csv = is_csv(path)
         arguments: dict[str, Any] = {
@@ -61,54 +59,16 @@ class Columns:
     def _features(self, path: str) -> list[str] | None:
         """The features to ask for; None: all that have no other role."""
         from tfalloc.data.columns import require_columns
+        from tfalloc.data.tables import open_table
 
         if not self.exclude:
             return self.features
-        names = column_names(path)
+        names = open_table(path).columns
         require_columns([("excluded", name) for name in self.exclude], names)
         roles = [self.treatment, self.response, self.cost, self.propensity, self.weight]
         wanted = self.features if self.features is not None else names
         taken = [role for role in roles if isinstance(role, str)] if self.features is None else []
         return [name for name in wanted if name not in taken and name not in self.exclude]
-
-
-def is_csv(path: str) -> bool:
-    """Whether a path is CSV (True) or Parquet (False), by its suffix.
-
-    Directories and patterns are Parquet.
-
-    Raises:
-      ValueError: another suffix.
-    """
-    lower = path.lower()
-    if lower.endswith(CSV_SUFFIXES):
-        return True
-    if lower.endswith((".parquet", ".pq")) or Path(path).is_dir() or "*" in path:
-        return False
-    if not Path(path).exists():
-        raise FileNotFoundError(f"no data at {path}; expected a CSV or Parquet file.")
-    raise ValueError(
-        f"{path} ends neither in .csv (.gz, .bz2, .xz, .zip) nor in .parquet; expected CSV, or "
-        "Parquet as a file, directory or pattern."
-    )
-
-
-def column_names(path: str) -> list[str]:
-    """Column names of a CSV or Parquet source, without reading its rows."""
-    import pandas as pd
-
-    from tfalloc.data.tables import ParquetTable
-
-    if not is_csv(path):
-        return ParquetTable(path).columns
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no CSV file at {path}; expected the path of a file.")
-    try:
-        return [str(name) for name in pd.read_csv(path, nrows=0).columns]
-    except (ValueError, OSError, EOFError) as error:  # pandas' own errors are ValueErrors
-        raise ValueError(
-            f"cannot read {path} as CSV ({error}); expected a header line and rows."
-        ) from error
 
 
 def check_budget(data: RCTData, low: float, high: float) -> None:

@@ -177,7 +177,7 @@ def to_strings(name: str, column: Any, missing: str) -> np.ndarray:
                 "of their own, or fill them."
             )
         values[absent] = ""
-    if any(isinstance(value, bytes) for value in values[:1]):
+    if any(isinstance(value, bytes) for value in values):
         values = np.array([v.decode() if isinstance(v, bytes) else v for v in values], object)
     return values
 

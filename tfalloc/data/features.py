@@ -7,6 +7,7 @@ go through it, so that the same row means the same everywhere.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,11 @@ import tensorflow as tf
 from tfalloc.data import columns as checks
 from tfalloc.data.columns import NUMERIC, STRING, did_you_mean, require_unique, shorten
 
+_SCHEMAS: weakref.WeakKeyDictionary[Any, FeatureSchema] = weakref.WeakKeyDictionary()
+
 Columns = dict[str, np.ndarray] | np.ndarray
+
+_WORDS = {NUMERIC: "numbers", STRING: "text"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +63,18 @@ class FeatureSchema:
     def of_model(cls, model: Any) -> FeatureSchema:
         """The schema of a functional Keras model of raw features.
 
-        One that `build_preprocessor` made knows it. Of any other the inputs tell names and kinds,
-        and missing values are allowed if it makes finite numbers of them.
+        Its inputs tell names and kinds; missing values are allowed if it makes finite numbers of
+        missing numbers.
 
         Raises:
             ValueError: the inputs are neither columns by name nor one matrix.
         """
-        known = getattr(model, "schema", None)
-        if isinstance(known, FeatureSchema):
-            return known
+        if model not in _SCHEMAS:
+            _SCHEMAS[model] = cls._read_off(model)
+        return _SCHEMAS[model]
+
+    @classmethod
+    def _read_off(cls, model: Any) -> FeatureSchema:
         inputs = model.input
         if isinstance(inputs, (list, tuple)) and len(inputs) == 1:
             (inputs,) = inputs
@@ -86,7 +94,10 @@ class FeatureSchema:
                 else tf.fill([1, *shapes.get(name, ())], np.float32(np.nan))
                 for name, kind in kinds.items()
             }
-            return cls(kinds=kinds, shapes=shapes, missing=_policy(model, absent))
+            known = NUMERIC in kinds.values()
+            return cls(
+                kinds=kinds, shapes=shapes, missing=_policy(model, absent) if known else "error"
+            )
         if hasattr(inputs, "shape") and len(inputs.shape) == 2 and inputs.shape[1] is not None:
             width = int(inputs.shape[1])
             row = tf.fill([1, width], np.float32(np.nan))
@@ -122,13 +133,14 @@ class FeatureSchema:
         if self.matrix:
             return self._matrix(features, what)
         named = columns_by_name(features, what, list(self.kinds))
-        absent = [name for name in self.kinds if name not in named]
-        if absent:
-            raise ValueError(
-                f"{what} lack {shorten(absent)}; received {shorten(sorted(named))}, expected "
-                f"{shorten(sorted(self.kinds))}." + did_you_mean(absent[0], named)
-            )
+        _require_names(self.kinds, named, what)
         if any(is_symbolic(named[name]) for name in self.kinds):
+            for name, kind in self.kinds.items():
+                if (named[name].dtype == "string") != (kind == STRING):
+                    raise ValueError(
+                        f"feature {name!r} has dtype {named[name].dtype}; expected "
+                        f"{'text' if kind == STRING else 'numbers'}, as in training."
+                    )
             return {name: named[name] for name in self.kinds}
         found = {name: self._column(name, named[name]) for name in self.kinds}
         lengths = {name: len(column) for name, column in found.items()}
@@ -138,6 +150,53 @@ class FeatureSchema:
             )
         _require_rows(next(iter(lengths.values()), 0), what)
         return found
+
+    def tensors(self, features: Any, what: str = "features") -> Any:
+        """Returns `columns(features)` as tensors: float32, and text."""
+        found = self.columns(features, what)
+        if not isinstance(found, dict):
+            return tf.convert_to_tensor(found)
+        return {
+            name: tf.convert_to_tensor(column, tf.string if column.dtype == object else None)
+            for name, column in found.items()
+        }
+
+    def accept(self, trial: Any, what: str = "features") -> None:
+        """Checks that the features of a trial are what a model takes; more columns do not matter.
+
+        Args:
+            trial: `RCTData`.
+            what: how messages call the features.
+
+        Raises:
+            ValueError: a column is absent or of another kind, or values are missing that must not.
+        """
+        if trial.is_matrix != self.matrix:
+            kinds = {True: "one matrix", False: "named columns"}
+            raise ValueError(
+                f"{what} are {kinds[trial.is_matrix]}, but the model takes {kinds[self.matrix]}; "
+                "expected the kind that it was trained on."
+            )
+        found = trial.feature_kinds
+        if self.matrix and len(found) != len(self.kinds):
+            raise ValueError(
+                f"{what} have {len(found)} columns; expected {len(self.kinds)}, as in training."
+            )
+        _require_names(self.kinds, found, what)
+        for name, kind in self.kinds.items():
+            if found[name] != kind:
+                raise ValueError(
+                    f"feature {name!r} is {_WORDS[found[name]]}; expected {_WORDS[kind]}, as in "
+                    "training."
+                )
+        if self.missing == "error":
+            absent = [name for name in trial.incomplete_features if name in self.kinds]
+            if absent:
+                raise ValueError(
+                    f"{shorten(absent)} of {what} have missing values, and the model was trained "
+                    "without; expected finite numbers: fill them, or train on RCTData with "
+                    "missing='indicator'."
+                )
 
     def _column(self, name: str, values: Any) -> np.ndarray:
         kind, shape = self.kinds[name], self.shapes.get(name, ())
@@ -220,6 +279,15 @@ def _block_of(
     flat = pd.Series(array.ravel())
     checks.require_kind(name, flat, kind)
     return convert(name, flat, missing).reshape(array.shape)
+
+
+def _require_names(kinds: Mapping[str, str], given: Mapping[str, Any], what: str) -> None:
+    absent = [name for name in kinds if name not in given]
+    if absent:
+        raise ValueError(
+            f"{what} lack {shorten(absent)}; received {shorten(sorted(given))}, expected "
+            f"{shorten(sorted(kinds))}." + did_you_mean(absent[0], given)
+        )
 
 
 def _require_rows(rows: int, what: str) -> None:

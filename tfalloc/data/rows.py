@@ -45,6 +45,15 @@ class Block:
     def __len__(self) -> int:
         return len(self.treatment)
 
+    def features(self, schema: Schema) -> dict[str, np.ndarray] | np.ndarray:
+        """Returns columns {name: float32 or str [n]}, or the float32 matrix [n, F]."""
+        if schema.matrix:
+            return self.numeric
+        columns = {name: self.numeric[:, i] for i, name in enumerate(schema.numeric)}
+        for i, name in enumerate(schema.strings):
+            columns[name] = np.array(schema.categories[name], object)[self.codes[:, i]]
+        return {name: columns[name] for name in schema.kinds}
+
     def at(self, index: np.ndarray | slice) -> Block:
         """Returns the rows at `index`: copies for an array, views for a slice."""
 

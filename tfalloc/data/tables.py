@@ -6,12 +6,10 @@ do not depend on how the data is read.
 
 from __future__ import annotations
 
-import csv
 import errno
 import glob
 import os
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,36 +19,51 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from tfalloc.data.columns import require_unique
+from tfalloc.data.csv_table import IDS, CsvTable
 
 CHUNK_ROWS = 131_072
 """Rows of a chunk: some 8 MB at 16 columns."""
 
+NULLABLE = {pa.bool_(): pd.BooleanDtype()}
+"""Types that pandas would make objects of when values are missing."""
 
-def read_csv(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Returns a CSV file as a frame; refuses missing, empty, corrupt files and repeated columns."""
+
+CSV_SUFFIXES = (".csv", ".csv.gz", ".csv.bz2", ".csv.xz", ".csv.zip")
+
+
+def is_csv(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is CSV (True) or Parquet (False), by its suffix.
+
+    Directories and patterns are Parquet.
+
+    Raises:
+        FileNotFoundError, ValueError: nothing there, or another suffix.
+    """
     text = os.fspath(path)
-    if not os.path.isfile(text):
-        raise FileNotFoundError(f"no CSV file at {text}; expected the path of a file.")
-    try:
-        # pandas would rename a second "a" to "a.1" without a word: read the header as data.
-        header = pd.read_csv(text, header=None, nrows=1, dtype=str, keep_default_na=False)
-        require_unique([str(name) for name in header.iloc[0]])
-        return pd.read_csv(text)
-    except pd.errors.EmptyDataError:
-        raise ValueError(f"{text} is empty; expected a header line and rows.") from None
-    except (
-        pd.errors.ParserError,
-        UnicodeDecodeError,
-        EOFError,
-        OSError,
-        zlib.error,
-        csv.Error,
-    ) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"cannot read {text} as CSV ({reason}); expected comma-separated UTF-8 text: the file "
-            "is probably corrupt or truncated."
-        ) from error
+    lower = text.lower()
+    if lower.endswith(CSV_SUFFIXES):
+        return True
+    if lower.endswith((".parquet", ".pq")) or os.path.isdir(text) or glob.has_magic(text):
+        return False
+    if not os.path.exists(text):
+        raise FileNotFoundError(f"no data at {text}; expected a CSV or Parquet file.")
+    raise ValueError(
+        f"{text} ends neither in .csv (.gz, .bz2, .xz, .zip) nor in .parquet; expected CSV, or "
+        "Parquet as a file, directory or pattern."
+    )
+
+
+def open_table(path: str | os.PathLike[str], na: Sequence[str] = ()) -> CsvTable | ParquetTable:
+    """Opens CSV or Parquet; both have `columns` and `chunks(columns)`.
+
+    Args:
+        path: CSV or Parquet, by its suffix.
+        na: for CSV, fields that mean a missing value, beside the empty one.
+
+    Raises:
+        FileNotFoundError, ValueError: nothing there, a damaged file, or another suffix.
+    """
+    return CsvTable(path, na) if is_csv(path) else ParquetTable(path)
 
 
 def read_tfds(source: Any, split: str) -> pd.DataFrame:
@@ -187,6 +200,7 @@ class ParquetTable:
         options = {"partitioning": "hive", "partition_base_dir": base} if base else {}
         with _readable(self.path):
             self._dataset = pads.dataset(files, format="parquet", **options)
+            require_unique(self.columns)
             self._groups: list[tuple[Any, int]] = []
             num_rows = raw_bytes = 0
             for fragment in self._dataset.get_fragments():
@@ -218,15 +232,28 @@ class ParquetTable:
         """The first rows, or none, to show each column's type."""
         with _readable(self.path):
             table = self._dataset.head(1000)
-        return table.to_pandas()
+        return table.to_pandas(types_mapper=NULLABLE.get)
 
-    def chunks(self, columns: list[str]) -> Iterator[pd.DataFrame]:
-        """Yields all rows in order, only `columns`."""
+    def chunks(
+        self,
+        columns: Sequence[str],
+        kinds: Mapping[str, str] | None = None,
+        ids: str | None = None,
+    ) -> Iterator[pd.DataFrame]:
+        """Yields all rows in order, only `columns`.
+
+        Args:
+            columns: names.
+            kinds: not needed, the files know their types; taken as `CsvTable.chunks` takes it.
+            ids: column to yield once more, as `IDS`; integers stay integers where some are missing.
+        """
         for group in range(self.num_groups):
-            for _, frame in self.group_chunks(group, columns):
+            for _, frame in self.group_chunks(group, columns, ids):
                 yield frame
 
-    def group_chunks(self, group: int, columns: list[str]) -> Iterator[tuple[int, pd.DataFrame]]:
+    def group_chunks(
+        self, group: int, columns: Sequence[str], ids: str | None = None
+    ) -> Iterator[tuple[int, pd.DataFrame]]:
         """Yields (row number of the first row, rows) of one row group."""
         fragment, row = self._groups[group]
         # Without buffering ahead a row group is decoded page by page, however large it is.
@@ -234,7 +261,7 @@ class ParquetTable:
         with _readable(fragment.path):
             batches = fragment.scanner(
                 schema=self._dataset.schema,
-                columns=columns,
+                columns=[*columns, *([ids] if ids is not None and ids not in columns else [])],
                 batch_size=CHUNK_ROWS,
                 batch_readahead=1,
                 fragment_readahead=1,
@@ -242,5 +269,8 @@ class ParquetTable:
             ).to_batches()
             for batch in batches:
                 if batch.num_rows:
-                    yield row, batch.to_pandas()
+                    frame = batch.select(list(columns)).to_pandas(types_mapper=NULLABLE.get)
+                    if ids is not None:
+                        frame[IDS] = batch.column(ids).to_pandas(integer_object_nulls=True)
+                    yield row, frame
                     row += batch.num_rows

@@ -176,14 +176,25 @@ class RCTData(TrialView):
         )
 
     @classmethod
-    def from_csv(cls, path: str | os.PathLike[str], **same: Any) -> RCTData:
+    def from_csv(
+        cls, path: str | os.PathLike[str], *, na: Sequence[str] = (), **same: Any
+    ) -> RCTData:
         """Reads a CSV file (also .gz, .bz2, .zip, .xz) with the arguments of `from_frame`.
+
+        A column is numeric if all its fields are numbers (or all true or false), else text: "007",
+        "NA" and "None" are text.
+
+        Args:
+            path: comma-separated UTF-8 with a header line.
+            na: fields that mean a missing value, beside the empty field, such as ["NA"].
+            **same: as `from_frame`.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: an empty, corrupt or truncated file, or as `from_frame`.
+            ValueError: an empty, corrupt or truncated file, rows of other lengths than the header,
+                or as `from_frame`.
         """
-        return cls.from_frame(tables.read_csv(path), **same)
+        return cls._read(tables.CsvTable(path, na), **same)
 
     @classmethod
     def from_parquet(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from tfalloc.data.moments import TrialStats
@@ -59,6 +61,12 @@ class TrialView:
         return self._schema.missing
 
     @property
+    def incomplete_features(self) -> list[str]:
+        """Names of the numeric features that have missing values."""
+        lacking = zip(self._schema.numeric, self._stats.feature_missing, strict=True)
+        return [name for name, count in lacking if count]
+
+    @property
     def streaming(self) -> bool:
         """Whether rows are read from disk on every pass."""
         return self._source.streaming
@@ -80,15 +88,12 @@ class TrialView:
     @property
     def features(self) -> dict[str, np.ndarray] | np.ndarray:
         """Columns {name: float32 or str [N]}, or the float32 matrix [N, F]."""
-        block, schema = self._block("features"), self._schema
-        if schema.matrix:
-            return block.numeric
-        columns: dict[str, np.ndarray] = {
-            name: block.numeric[:, i] for i, name in enumerate(schema.numeric)
-        }
-        for i, name in enumerate(schema.strings):
-            columns[name] = np.array(schema.categories[name], object)[block.codes[:, i]]
-        return {name: columns[name] for name in schema.kinds}
+        return self._block("features").features(self._schema)
+
+    def feature_blocks(self) -> Iterator[tuple[dict[str, np.ndarray] | np.ndarray, int]]:
+        """Yields (`features`, number of rows) of some rows after the other, streamed data too."""
+        for block in self._source.blocks():
+            yield block.features(self._schema), len(block)
 
     @property
     def treatment(self) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfalloc.data import RCTData
-from tfalloc.export.served_features import Feature, Inputs
+from tfalloc.export.served_features import MATRIX, Inputs
 
 BATCH_ROWS = 8192
 
@@ -87,87 +87,27 @@ def first_rows(rows: Any, inputs: Inputs, count: int) -> Arguments:
 
 
 def _batches(rows: Any, inputs: Inputs, role: str) -> Iterator[tuple[Arguments, Any, Any]]:
+    schema, what = inputs.schema, f"features of the {role}"
     if isinstance(rows, RCTData):
-        if rows.is_matrix != inputs.is_matrix:
-            kinds = {True: "one matrix", False: "named columns"}
-            raise ValueError(
-                f"the {role} has {kinds[rows.is_matrix]} as features, but the model takes "
-                f"{kinds[inputs.is_matrix]}; expected the kind that it was trained on."
-            )
+        schema.accept(rows, what)
         for batch in rows.batches(BATCH_ROWS):
-            features = {inputs.features[0].column: batch[0]} if inputs.is_matrix else batch[0]
-            yield _arguments(features, inputs, role), batch[1], batch[2] if batch[2:] else None
+            yield _arguments(batch[0], inputs), batch[1], batch[2] if batch[2:] else None
         return
-    columns = _arguments(_by_name(rows, inputs, role), inputs, role)
-    sizes = {name: int(column.shape[0]) for name, column in columns.items()}
-    if len(set(sizes.values())) > 1:
-        raise ValueError(f"the {role}'s columns have lengths {sizes}; expected equal lengths.")
-    total = next(iter(sizes.values()))
+    if inputs.is_matrix and isinstance(rows, Mapping) and set(rows) == {MATRIX}:
+        rows = rows[MATRIX]
+    columns = schema.columns(rows, what)
+    total = len(columns if inputs.is_matrix else next(iter(columns.values())))
+    arguments = _arguments(columns, inputs)
     for first in range(0, total, BATCH_ROWS):
         part = slice(first, first + BATCH_ROWS)
-        yield {name: column[part] for name, column in columns.items()}, {}, None
+        yield {name: column[part] for name, column in arguments.items()}, {}, None
 
 
-def _by_name(rows: Any, inputs: Inputs, role: str) -> Mapping[str, Any]:
-    if inputs.is_matrix:
-        if isinstance(rows, Mapping) and set(rows) == {inputs.features[0].column}:
-            return rows
-        if isinstance(rows, Mapping):
-            raise ValueError(
-                f"the {role} has columns {list(rows)}, but the model takes one matrix; expected an "
-                f"array of shape [rows, {inputs.features[0].shape[0]}]."
-            )
-        return {inputs.features[0].column: rows}
-    if hasattr(rows, "columns") and hasattr(rows, "iloc"):
-        return {str(name): rows[name].to_numpy() for name in rows.columns}
-    if isinstance(rows, Mapping):
-        return rows
-    raise ValueError(
-        f"the {role} is a {type(rows).__name__}, but the model takes named columns; expected "
-        "RCTData, a data frame, or a dict of columns."
-    )
-
-
-def _arguments(columns: Mapping[str, Any], inputs: Inputs, role: str) -> Arguments:
-    absent = [feature.column for feature in inputs.features if feature.column not in columns]
-    if absent:
-        raise ValueError(
-            f"the {role} has no column {absent[0]!r}; its columns are {list(columns)}: pass every "
-            "feature that the model was trained on."
-        )
+def _arguments(columns: Any, inputs: Inputs) -> Arguments:
+    named = {MATRIX: columns} if inputs.is_matrix else columns
     return {
-        feature.argument: _tensor(columns[feature.column], feature, role)
+        feature.argument: tf.cast(named[feature.column], feature.dtype)
+        if feature.dtype != tf.string
+        else tf.convert_to_tensor(named[feature.column], tf.string)
         for feature in inputs.features
     }
-
-
-def _tensor(column: Any, feature: Feature, role: str) -> tf.Tensor:
-    if not isinstance(column, tf.Tensor):
-        array = np.asarray(column)
-        if feature.dtype == tf.string:
-            array = np.array([_text(x, feature.column, role) for x in array.ravel()], object)
-        else:
-            try:
-                array = array.astype(feature.dtype.as_numpy_dtype)
-            except (TypeError, ValueError):
-                raise ValueError(
-                    f"column {feature.column!r} of the {role} has dtype {array.dtype}; expected "
-                    "numbers: convert it."
-                ) from None
-        column = tf.convert_to_tensor(array, feature.dtype)
-    if not column.shape[1:].is_compatible_with(feature.shape) or column.shape.rank == 0:
-        wanted = ", ".join(["rows", *map(str, feature.shape)])
-        raise ValueError(
-            f"{feature.column!r} of the {role} has shape {column.shape}; expected [{wanted}]."
-        )
-    return column
-
-
-def _text(value: Any, column: str, role: str) -> str | bytes:
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return ""  # as `RCTData` encodes a missing string
-    if isinstance(value, (str, bytes)):
-        return value
-    raise ValueError(
-        f"column {column!r} of the {role} holds {value!r}; expected strings: use .astype(str)."
-    )

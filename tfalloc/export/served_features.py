@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfalloc.data import FeatureSchema
+
 MATRIX = "features"
 POLICY_INPUTS = ("policy_alpha", "policy_budget")
 
@@ -48,10 +50,12 @@ class Inputs:
     Attributes:
       features: one for each column, or one for the matrix.
       is_matrix: whether the model takes one matrix rather than a dict of columns.
+      schema: what raw features must be.
     """
 
     features: tuple[Feature, ...]
     is_matrix: bool
+    schema: FeatureSchema
 
     def pack(self, arguments: dict[str, tf.Tensor]) -> Any:
         """The model's own input from the signatures' arguments."""
@@ -70,23 +74,16 @@ def inputs_of(model: Any) -> Inputs:
       ValueError: if the model has no network yet, its inputs are neither a dict of columns nor one
         matrix, or a column has the name of a policy input.
     """
-    structure = _structure(model)
-    if isinstance(structure, (list, tuple)) and len(structure) == 1:
-        structure = structure[0]
-    if isinstance(structure, dict):
+    structure, schema = _structure(model)
+    if not schema.matrix:
         features = tuple(
             Feature(name, argument_name(name), tuple(tensor.shape[1:]), tf.as_dtype(tensor.dtype))
             for name, tensor in structure.items()
         )
         _check(features)
-        return Inputs(features, is_matrix=False)
-    if hasattr(structure, "shape"):
-        matrix = Feature(MATRIX, MATRIX, tuple(structure.shape[1:]), tf.as_dtype(structure.dtype))
-        return Inputs((matrix,), is_matrix=True)
-    raise ValueError(
-        f"the model takes {type(structure).__name__} as input; expected a dict of columns or one "
-        "matrix: build its preprocessor from keras.Input objects in a dict."
-    )
+        return Inputs(features, is_matrix=False, schema=schema)
+    shape, dtype = (len(schema.kinds),), tf.as_dtype(structure.dtype)
+    return Inputs((Feature(MATRIX, MATRIX, shape, dtype),), is_matrix=True, schema=schema)
 
 
 def argument_name(column: str) -> str:
@@ -105,7 +102,8 @@ def argument_name(column: str) -> str:
     return f"{name}_" if keyword.iskeyword(name) or name in ("self", "cls") else name
 
 
-def _structure(model: Any) -> Any:
+def _structure(model: Any) -> tuple[Any, FeatureSchema]:
+    """The model's inputs, a dict or a tensor, and what raw features must be."""
     preprocessor = getattr(model, "preprocessor", None)
     if preprocessor is None and hasattr(model, "network"):
         if model.network is None:
@@ -113,15 +111,19 @@ def _structure(model: Any) -> Any:
                 "the model has no network yet; expected a trained model: call fit(data) or "
                 "adapt(data) before save."
             )
-        return keras.KerasTensor((None, model.num_features), "float32")
+        matrix = keras.KerasTensor((None, model.num_features), "float32")
+        return matrix, FeatureSchema.of_matrix(model.num_features)
     source = model if preprocessor is None else preprocessor
     try:
-        return source.input
+        structure = source.input
     except (AttributeError, ValueError):
         raise ValueError(
             f"the model's {type(source).__name__} does not declare its inputs; expected a "
             "functional Keras model: build it as keras.Model(inputs, outputs)."
         ) from None
+    if isinstance(structure, (list, tuple)) and len(structure) == 1:
+        structure = structure[0]
+    return structure, FeatureSchema.of_model(source)
 
 
 def _check(features: tuple[Feature, ...]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfalloc.data.preprocessing import build_preprocessor
+from tfalloc.data import FeatureSchema, build_preprocessor
 from tfalloc.models import imitation, replicas
 from tfalloc.models.encoding import check_bins
 from tfalloc.models.goal_model import GoalModel
@@ -221,6 +221,12 @@ class AllocationModel(GoalModel):
         return self.network
 
     # Forward -------------------------------------------------------------------------------
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Predictions for raw features, taken by name and checked as in `predict`."""
+        if self.preprocessor is not None:
+            inputs = FeatureSchema.of_model(self.preprocessor).tensors(inputs)
+        return super().__call__(inputs, *args, **kwargs)
 
     def call(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
         """Predictions for raw features."""
