@@ -10,6 +10,7 @@ Directories carry a marker file, so that overwriting deletes only what this pack
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import math
 import os
@@ -29,6 +30,8 @@ except ImportError:  # no POSIX: nobody watches over two processes with one outp
     fcntl = None  # type: ignore[assignment]
 
 PathLike = str | os.PathLike[str]
+
+CSV_SUFFIXES = (".csv", ".csv.gz", ".csv.bz2", ".csv.xz", ".csv.zip")
 
 MARKER = ".tfalloc"
 _MARKED = "tfalloc wrote this directory: when asked to overwrite, it may delete all of it.\n"
@@ -279,6 +282,32 @@ def plain(value: Any) -> Any:
 def write_json(path: PathLike, content: Any, indent: int = 2) -> None:
     """Writes JSON, whole or not at all; `plain` says what becomes of NumPy's types and of NaN."""
     write_file(path, json.dumps(plain(content), indent=indent, ensure_ascii=False) + "\n")
+
+
+def is_csv(path: PathLike) -> bool:
+    """Whether a path is CSV (True) or Parquet (False), by its suffix.
+
+    Directories and patterns are Parquet.
+
+    Raises:
+      FileNotFoundError, ValueError: nothing there, or another suffix.
+
+    Example:
+      >>> is_csv("users.csv.gz"), is_csv("users-*.parquet")
+      (True, False)
+    """
+    text = os.fspath(path)
+    lower = text.lower()
+    if lower.endswith(CSV_SUFFIXES):
+        return True
+    if lower.endswith((".parquet", ".pq")) or os.path.isdir(text) or glob.has_magic(text):
+        return False
+    if not os.path.exists(text):
+        raise FileNotFoundError(f"no data at {text}; expected a CSV or Parquet file.")
+    raise ValueError(
+        f"{text} ends neither in .csv (.gz, .bz2, .xz, .zip) nor in .parquet; expected CSV, or "
+        "Parquet as a file, directory or pattern."
+    )
 
 
 def versions() -> dict[str, str]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tfalloc._files import is_csv
 from tfalloc.cli import console, options, run
 from tfalloc.cli.staging import check_free, staged_file
-from tfalloc.data.tables import is_csv
 from tfalloc.cli.versions import start_tensorflow
 from tfalloc.cli.writing import TableWriter, output_suffix
 

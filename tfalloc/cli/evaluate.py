@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
+from tfalloc._files import is_csv
 from tfalloc.cli import console, options, parse, run
 from tfalloc.cli.staging import check_free, staged_file
-from tfalloc.cli.trial import Columns, is_csv
+from tfalloc.cli.trial import Columns
 from tfalloc.cli.versions import start_tensorflow, versions
 
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from tfalloc._files import is_csv
 from tfalloc.cli import console, options, parse, run
 from tfalloc.cli.staging import check_free
-from tfalloc.data.tables import is_csv
 from tfalloc.cli.versions import start_tensorflow
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tfalloc._files import is_csv
 from tfalloc.cli import console, options, parse, run
 from tfalloc.cli.staging import check_free, resumable_directory
-from tfalloc.cli.trial import Columns, check_budget, is_csv
+from tfalloc.cli.trial import Columns, check_budget
 from tfalloc.cli.versions import start_tensorflow, versions
 
 if TYPE_CHECKING:

@@ -31,8 +31,8 @@ class Columns:
         Raises:
           ValueError, FileNotFoundError: as `RCTData.from_csv` and `RCTData.from_parquet`.
         """
+        from tfalloc._files import is_csv
         from tfalloc.data import RCTData
-        from tfalloc.data.tables import is_csv
 
         as_csv = is_csv(path)
         arguments: dict[str, Any] = {

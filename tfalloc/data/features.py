@@ -44,6 +44,9 @@ class FeatureSchema:
     missing: str = "error"
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        checks.check_missing(self.missing)
+
     @property
     def numeric(self) -> list[str]:
         """Names of the numeric features."""

@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as pads
 
+from tfalloc._files import is_csv
 from tfalloc.data.columns import require_unique
 from tfalloc.data.csv_table import IDS, CsvTable
 
@@ -26,31 +27,6 @@ CHUNK_ROWS = 131_072
 
 NULLABLE = {pa.bool_(): pd.BooleanDtype()}
 """Types that pandas would make objects of when values are missing."""
-
-
-CSV_SUFFIXES = (".csv", ".csv.gz", ".csv.bz2", ".csv.xz", ".csv.zip")
-
-
-def is_csv(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is CSV (True) or Parquet (False), by its suffix.
-
-    Directories and patterns are Parquet.
-
-    Raises:
-        FileNotFoundError, ValueError: nothing there, or another suffix.
-    """
-    text = os.fspath(path)
-    lower = text.lower()
-    if lower.endswith(CSV_SUFFIXES):
-        return True
-    if lower.endswith((".parquet", ".pq")) or os.path.isdir(text) or glob.has_magic(text):
-        return False
-    if not os.path.exists(text):
-        raise FileNotFoundError(f"no data at {text}; expected a CSV or Parquet file.")
-    raise ValueError(
-        f"{text} ends neither in .csv (.gz, .bz2, .xz, .zip) nor in .parquet; expected CSV, or "
-        "Parquet as a file, directory or pattern."
-    )
 
 
 def open_table(path: str | os.PathLike[str], na: Sequence[str] = ()) -> CsvTable | ParquetTable:
