@@ -108,7 +108,7 @@ Source = MemorySource | StreamedSource
 
 
 def divide(
-    source: Source, schema: Schema, shares: Sequence[float], key: int
+    source: Source, schema: Schema, shares: np.ndarray, key: int
 ) -> list[tuple[Source, TrialStats]]:
     """Divides rows at random by their numbers; `shares` sum to 1.
 

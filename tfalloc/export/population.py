@@ -96,7 +96,7 @@ def _batches(rows: Any, inputs: Inputs, role: str) -> Iterator[tuple[Arguments, 
     if inputs.is_matrix and isinstance(rows, Mapping) and set(rows) == {MATRIX}:
         rows = rows[MATRIX]
     columns = schema.columns(rows, what)
-    total = len(columns if inputs.is_matrix else next(iter(columns.values())))
+    total = len(next(iter(columns.values())) if isinstance(columns, dict) else columns)
     arguments = _arguments(columns, inputs)
     for first in range(0, total, BATCH_ROWS):
         part = slice(first, first + BATCH_ROWS)
