@@ -21,6 +21,8 @@ ORDER = [
     "evaluation",
     "tuning",
     "export",
+    "training",
+    "scale",
     "reproduce",
     "cli",
 ]

@@ -8,6 +8,7 @@ a fixed budget brings the most response, and trains its predictions *through* th
     gradients  of the outcome by predictions       models     AllocationModel, a keras.Model
     baselines  what to compare it with             evaluation intervals, curves, comparisons
     export     SavedModel for serving              tuning     search for settings
+    training   by a recipe, to a directory      scale      allocation of users from files
     reproduce  published experiments
 
 Modules load when first used, so that `import tfalloc` costs nothing beyond its dependencies.
@@ -38,6 +39,8 @@ _MODULES = (
     "models",
     "outcome",
     "reproduce",
+    "scale",
+    "training",
     "tuning",
 )
 _NAMES = {"RCTData": "data", "AllocationModel": "models"}
@@ -49,6 +52,8 @@ _ON_KERAS = {
     "export",
     "models",
     "reproduce",
+    "scale",
+    "training",
     "tuning",
 }
 
@@ -66,6 +71,8 @@ __all__ = [
     "models",
     "outcome",
     "reproduce",
+    "scale",
+    "training",
     "tuning",
 ]
 
@@ -81,6 +88,8 @@ if TYPE_CHECKING:
         models,
         outcome,
         reproduce,
+        scale,
+        training,
         tuning,
     )
     from tfalloc.data import RCTData

@@ -328,7 +328,7 @@ def versions() -> dict[str, str]:
 @contextmanager
 def _room(target: Path) -> Iterator[Path]:
     """A hidden directory beside `target`, locked while it is in use and gone afterwards."""
-    with _parents(target):
+    with made_parents(target):
         _remove_abandoned(target)
         room = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}{_ROOM}")
         room.mkdir()
@@ -356,7 +356,7 @@ def _remove_abandoned(target: Path) -> None:
 
 
 @contextmanager
-def _parents(target: Path) -> Iterator[None]:
+def made_parents(target: Path) -> Iterator[None]:
     """Creates missing parent directories, and removes them again on failure."""
     missing = [path for path in (target.parent, *target.parent.parents) if not path.exists()]
     try:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tfalloc._files import is_csv
-from tfalloc.cli import console, options, run
-from tfalloc.cli.staging import check_free, staged_file
-from tfalloc.cli.versions import start_tensorflow
-from tfalloc.cli.writing import TableWriter, output_suffix
+from tfalloc.cli import console, options
+from tfalloc.cli.console import start_tensorflow
 
 if TYPE_CHECKING:
-    from tfalloc.cli.allocations import Plan
+    from tfalloc.scale import Plan
 
 
 def allocate(
@@ -48,41 +44,24 @@ def allocate(
     A run is solved exactly for these users, with a certificate. A SavedModel answers each user
     alone, at the price that its budget table holds, as it would when serving.
     """
-    _check_budgets(budget, total_budget)
-    check_free(output, overwrite=overwrite, directory=False)
-    is_csv(data)
-    suffix = output_suffix(output)
-    serving = (model / "saved_model.pb").is_file()
-    config = {} if serving else run.read_config(model)
-    with staged_file(output, overwrite=overwrite) as staging:
-        console.note("starting TensorFlow …")
-        start_tensorflow()
-        from tfalloc.cli import allocations
+    console.note("starting TensorFlow …")
+    start_tensorflow()
+    from tfalloc.scale import allocate as allocate_users
 
-        amounts: dict[str, Any] = {"budget": budget, "total_budget": total_budget}
-        plan = (
-            allocations.by_saved_model(model, data, id_column, missing, **amounts)
-            if serving
-            else allocations.by_run(model, config, data, id_column, missing, **amounts)
+    with console.err().status("predicting …") as status:
+        plan = allocate_users(
+            model,
+            data,
+            budget=budget,
+            total_budget=total_budget,
+            id_column=id_column,
+            missing=missing,
+            output=output,
+            overwrite=overwrite,
+            progress=lambda done: status.update(f"predicting … {done:,} users"),
         )
-        writer = TableWriter(staging, suffix)
-        try:
-            for frame in plan.frames():
-                writer.write(frame)
-        finally:
-            writer.close()
     _print(plan)
     console.out().print(f"allocation is in {output}", markup=False, soft_wrap=True)
-
-
-def _check_budgets(budget: float | None, total_budget: float | None) -> None:
-    if (budget is None) == (total_budget is None):
-        raise ValueError(
-            "expected exactly one of --budget (cost per user) and --total-budget (all users)."
-        )
-    for option, amount in (("--budget", budget), ("--total-budget", total_budget)):
-        if amount is not None and (not math.isfinite(amount) or amount < 0):
-            raise ValueError(f"{option} {amount}: expected a finite cost that is not negative.")
 
 
 def _print(plan: Plan) -> None:

@@ -1,54 +1,19 @@
-"""The Typer application: its commands, `--version`, and one-line errors for all of them."""
+"""The Typer application: its commands, and `--version`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from tfalloc.cli import errors, typed
+from tfalloc._version import __version__
 from tfalloc.cli.allocate import allocate
 from tfalloc.cli.demo import demo
+from tfalloc.cli.errors import OneLineErrors
 from tfalloc.cli.evaluate import evaluate
 from tfalloc.cli.export import export
 from tfalloc.cli.reproduce import app as reproduce
 from tfalloc.cli.train import train
-from tfalloc.cli.versions import package_version
-
-
-class OneLineErrors(TyperGroup):
-    """A group whose failures are one line on stderr: 2 for bad input, 130 for Ctrl-C."""
-
-    def make_context(
-        self, info_name: Any, args: list[str], parent: Any = None, **extra: Any
-    ) -> Any:
-        """As Click's, with the arguments kept for commands that write down what was typed."""
-        received = list(args)  # parsing empties the list
-        context = super().make_context(info_name, args, parent, **extra)
-        typed.keep(context, received)
-        return context
-
-    def invoke(self, ctx: Any) -> Any:
-        """Runs the command; Ctrl-C is kept from Typer, whose versions report it differently."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise errors.Interrupted from None
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """As Click's `main`, with this package's errors."""
-        standalone = kwargs.get("standalone_mode", True)
-        kwargs["standalone_mode"] = False
-        if not standalone:
-            return super().main(*args, **kwargs)
-        try:
-            result = super().main(*args, **kwargs)
-        except (Exception, KeyboardInterrupt) as error:
-            raise SystemExit(errors.report(error)) from None
-        # Outside standalone mode `Exit` (of --help, for one) is returned as its code.
-        raise SystemExit(result if isinstance(result, int) else 0)
-
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -61,7 +26,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"tfalloc {package_version()}")
+        typer.echo(f"tfalloc {__version__}")
         raise typer.Exit
 
 

@@ -1,13 +1,20 @@
-"""Where things are printed: results on stdout, progress and warnings on stderr."""
+"""What is printed where: results on stdout, progress and warnings on stderr, TensorFlow nowhere."""
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PIPE_WIDTH = 120
 """Columns of a table that goes to a file or a pipe, where Rich would assume 80."""
@@ -53,6 +60,29 @@ def table(title: str, columns: list[str], rows: list[list[str]], caption: str | 
     return made
 
 
+def outcome_table(outcomes: pd.DataFrame, title: str) -> Any:
+    """Outcomes of policies, as `training.evaluate` gives them, as a table."""
+    rows = []
+    for _, row in outcomes.iterrows():
+        rows.append(
+            [
+                str(row.model),
+                number(row.budget),
+                number(row.cost) + ("" if row.feasible else " (over)"),
+                number(row.response),
+                interval(row.response_low, row.response_high),
+                "-" if row.difference != row.difference else f"{row.difference:+.3g}",
+                interval(row.difference_low, row.difference_high, 3),
+            ]
+        )
+    return table(
+        title,
+        ["policy", "budget", "cost", "response", "95 % interval", "vs. same mix", "95 % interval"],
+        rows,
+        caption="Per user, on rows the model has not seen; differences are paired by row.",
+    )
+
+
 def number(value: float, digits: int = 4) -> str:
     """A number for a table; a dash for NaN.
 
@@ -69,3 +99,43 @@ def interval(low: float, high: float, digits: int = 4) -> str:
     '0.1 … 0.2'
     """
     return "-" if low != low else f"{low:.{digits}g} … {high:.{digits}g}"
+
+
+def start_tensorflow(seed: int | None = None) -> None:
+    """Imports TensorFlow without its C++ chatter and fixes all seeds.
+
+    The log level must be in the environment before the import. A command's output is for people,
+    so the "1" that importing this package sets is not quiet enough; another level that the user
+    has chosen stays.
+
+    Args:
+      seed: of Python, NumPy and TensorFlow; None leaves them alone.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    # TensorFlow 2.21 greets on stderr at import whatever the level.
+    with _silent_stderr() if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3" else nullcontext():
+        import keras
+        import tensorflow  # noqa: F401
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Sends file descriptor 2 to nowhere: C++ does not know `sys.stderr`. Exceptions still rise."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # no stderr at all
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

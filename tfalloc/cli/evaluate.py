@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tfalloc import _files
 from tfalloc._files import is_csv
-from tfalloc.cli import console, options, parse, run
-from tfalloc.cli.staging import check_free, staged_file
-from tfalloc.cli.trial import Columns
-from tfalloc.cli.versions import start_tensorflow, versions
+from tfalloc.cli import console, options
+from tfalloc.cli.console import start_tensorflow
+from tfalloc.training.columns import Columns
+from tfalloc.training.recipe import budget_points
+from tfalloc.training.run import Config, Run
+
+if TYPE_CHECKING:
+    from tfalloc.data import RCTData
 
 
 def evaluate(
@@ -43,51 +47,49 @@ def evaluate(
 ) -> None:
     """Evaluate a trained model on a trial; columns default to those of the training."""
     if output is not None:
-        check_free(output, overwrite=overwrite, directory=False)
-    config = run.read_config(directory)
+        _files.check_free(output, overwrite=overwrite, directory=False)
+        _files.require_writable(output)
+    run = Run.read(directory)
     is_csv(data)
-    columns = _columns(run.columns_of(config), treatment, response, cost, propensity, weight)
-    budgets = _budgets(budget, config)
+    columns = _columns(run.columns, treatment, response, cost, propensity, weight)
+    budgets = _budgets(budget, run.config)
     console.note("starting TensorFlow …")
     start_tensorflow()
-    from tfalloc.cli import scoring
+    from tfalloc import training
 
-    model = run.load_model(directory)
+    model = run.model()
     console.note(f"reading {data} …")
     trial = columns.read(data)
     if trial.num_treatments != model.num_treatments:
         raise ValueError(
             f"{data} has treatments {trial.treatment_names}, but the model was trained on "
-            f"{config['data']['treatments']}; expected the same."
+            f"{run.config.data.treatments}; expected the same."
         )
-    same_file = os.path.abspath(data) == config["data"]["path"]
-    same_file = same_file and len(trial) == config["data"]["rows"]
+    same_file = os.path.abspath(data) == run.config.data.path
+    same_file = same_file and len(trial) == run.config.data.rows
     if held_out:
-        trial = _held_out(trial, config, same_file, data)
+        trial = _held_out(trial, run.config, same_file, data)
     elif same_file:
         console.warn(
             "these rows include those that the model was trained on, so this is optimistic; "
             "--held-out takes the share that training did not see."
         )
-    predictions, outcomes = scoring.scored_rows({scoring.MODEL: model}, trial)
-    everyone = scoring.with_baselines(predictions, trial, len(trial))
-    table = scoring.outcomes_at(everyone, outcomes, budgets)
+    table = training.evaluate(model, trial, budgets)
     console.out().print(
-        scoring.outcome_table(table, f"Expected outcome on {len(trial):,} rows of {data}")
+        console.outcome_table(table, f"Expected outcome on {len(trial):,} rows of {data}")
     )
-    if output is not None:
-        with staged_file(output, overwrite=overwrite) as staging:
-            run.write_json(
-                staging,
-                {
-                    "model": os.path.abspath(directory),
-                    "data": {"path": os.path.abspath(data), "rows": len(trial)},
-                    "held_out": held_out,
-                    "versions": versions(),
-                    "outcomes": table.to_dict("records"),
-                },
-            )
-        console.out().print(f"numbers are in {output}", markup=False, soft_wrap=True)
+    if output is None:
+        return
+    numbers = {
+        "model": os.path.abspath(directory),
+        "data": {"path": os.path.abspath(data), "rows": len(trial)},
+        "held_out": held_out,
+        "versions": _files.versions(),
+        "outcomes": table.to_dict("records"),
+    }
+    with _files.new_file(output, overwrite=overwrite) as file:
+        _files.write_json(file, numbers)
+    console.out().print(f"numbers are in {output}", markup=False, soft_wrap=True)
 
 
 def _columns(
@@ -101,29 +103,26 @@ def _columns(
     given = {
         "treatment": treatment,
         "response": response,
-        "cost": parse.parse_column_or_mapping("--cost", cost),
-        "propensity": parse.parse_column_or_mapping("--propensity", propensity),
+        "cost": options.parse_column_or_mapping("--cost", cost),
+        "propensity": options.parse_column_or_mapping("--propensity", propensity),
         "weight": weight,
     }
     changes: Any = {name: value for name, value in given.items() if value is not None}
     return dataclasses.replace(columns, **changes)
 
 
-def _budgets(text: str | None, config: dict[str, Any]) -> list[float]:
+def _budgets(text: str | None, config: Config) -> list[float]:
     if text is None:
-        trained = config["options"]["budget"]
-        return parse.budget_points(tuple(trained) if isinstance(trained, list) else trained)
-    return [b for part in text.split(",") for b in parse.budget_points(parse.parse_budget(part))]
+        return config.options.budget_points
+    return [b for part in text.split(",") for b in budget_points(options.parse_budget(part))]
 
 
-def _held_out(trial: Any, config: dict[str, Any], same_file: bool, path: str) -> Any:
+def _held_out(trial: RCTData, config: Config, same_file: bool, path: str) -> RCTData:
     """The rows that training did not see: a row's part is a hash of the seed and its number."""
     if not same_file:
         raise ValueError(
             f"--held-out: {path} is not the file that the model was trained on "
-            f"({config['data']['path']}, {config['data']['rows']:,} rows)."
+            f"({config.data.path}, {config.data.rows:,} rows)."
         )
-    share, seed = config["options"]["test_share"], config["options"]["seed"]
-    if not math.isfinite(share):
-        raise ValueError("--held-out: the run held nothing out.")
-    return trial.split([1 - share, share], seed)[1]
+    share = config.options.test_share
+    return trial.split([1 - share, share], config.options.seed)[1]

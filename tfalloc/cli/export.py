@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from tfalloc import _files
 from tfalloc._files import is_csv
-from tfalloc.cli import console, options, parse, run
-from tfalloc.cli.staging import check_free
-from tfalloc.cli.versions import start_tensorflow
+from tfalloc.cli import console, options
+from tfalloc.cli.console import start_tensorflow
+from tfalloc.training.run import Run
 
 
 def export(
@@ -39,21 +40,21 @@ def export(
     overwrite: options.Overwrite = False,
 ) -> None:
     """Export a run for TensorFlow Serving: predictions, and treatments within a budget."""
-    check_free(output, overwrite=overwrite)
-    config = run.read_config(directory)
+    _files.check_free(output, overwrite=overwrite)
+    run = Run.read(directory)
     is_csv(population)
     if calibration not in ("predicted", "trial"):
         raise ValueError(f"--calibration {calibration}: expected predicted or trial.")
-    budgets = None if budget is None else parse.parse_budget(budget)
+    budgets = None if budget is None else options.parse_budget(budget)
     if isinstance(budgets, float):
         budgets = (budgets, budgets)
     console.note("starting TensorFlow …")
     start_tensorflow()
     from tfalloc import export as exporter
 
-    model = run.load_model(directory)
+    model = run.model()
     console.note(f"reading {population} …")
-    rows = _population(population, config, calibration)
+    rows = _population(population, run, calibration)
     console.note("fitting prices, writing and verifying …")
     exporter.save(
         model,
@@ -61,22 +62,22 @@ def export(
         population=rows,
         budgets=budgets,
         calibration=calibration,
-        treatment_names=config["data"]["treatments"],
+        treatment_names=run.config.data.treatments,
         overwrite=overwrite,
     )
     describe(output)
 
 
-def _population(path: str, config: dict[str, Any], calibration: str) -> Any:
+def _population(path: str, run: Run, calibration: str) -> Any:
     """A trial if prices are set by its outcomes; else features are all that is asked for."""
     if calibration == "trial":
-        return run.columns_of(config).read(path)
+        return run.columns.read(path)
     import numpy as np
 
-    from tfalloc.cli.users import Users
+    from tfalloc.data import FeatureSchema, feature_chunks
 
-    users = Users(path, config["data"]["feature_kinds"], config["columns"]["missing"])
-    parts = [columns for _, columns in users.chunks()]
+    schema = FeatureSchema(kinds=run.config.data.feature_kinds, missing=run.columns.missing)
+    parts = [columns for _, columns in feature_chunks(path, schema)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -84,7 +85,7 @@ def describe(output: Path) -> None:
     """Prints the signatures of an export, its budgets, and how to ask it."""
     import json
 
-    from tfalloc.cli.allocations import read_policy
+    from tfalloc.scale.allocate import read_policy
 
     policy = read_policy(output)
     inputs = ", ".join(feature["input"] for feature in policy["features"])

@@ -1,11 +1,19 @@
-"""Options that several commands share."""
+"""Options that several commands share, those of a `Recipe`, and what their text means."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import math
+import re
+import typing
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from tfalloc.training.recipe import Budget, Recipe, RecipeError
 
 Data = Annotated[
     str,
@@ -18,7 +26,7 @@ Data = Annotated[
 RunDirectory = Annotated[
     Path, typer.Argument(metavar="DIR", show_default=False, help="What `tfalloc train` left.")
 ]
-Budget = Annotated[
+BudgetText = Annotated[
     str,
     typer.Option(
         metavar="B|LOW:HIGH",
@@ -57,3 +65,168 @@ Missing = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Of everything random: the same seed repeats the run.")]
 Jit = Annotated[bool, typer.Option(help="Compile the training step with XLA.")]
+
+
+def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command an option for every field of `Recipe`, and the recipe made of them.
+
+    The command's parameter `recipe` is replaced by these options; --budget is its own. Texts of
+    help are those of the fields in the docstring of `Recipe`.
+    """
+    hints = typing.get_type_hints(Recipe)
+    help_of = _attributes(inspect.getdoc(Recipe) or "")
+    parameters = []
+    for field in dataclasses.fields(Recipe):
+        if field.name == "budget":
+            parameters.append(_keyword("budget", BudgetText, inspect.Parameter.empty))
+            continue
+        flag = f"--{field.name.replace('_', '-')}"
+        kind, default = hints[field.name], field.default
+        names = [flag] if default is False else []  # what is off has no --no-
+        if field.name == "cost_amounts":
+            kind = str | None
+        about = typer.Option(
+            *names, metavar=field.metadata.get("metavar"), help=help_of.get(field.name)
+        )
+        parameters.append(_keyword(field.name, Annotated[kind, about], default))
+
+    def called(**given: Any) -> None:
+        values = {field.name: given.pop(field.name) for field in dataclasses.fields(Recipe)}
+        values["budget"] = parse_budget(values["budget"])
+        values["cost_amounts"] = parse_numbers("--cost-amounts", values["cost_amounts"])
+        try:
+            given["recipe"] = Recipe(**values)
+            command(**given)
+        except RecipeError as error:
+            flag = f"--{error.name.replace('_', '-')}"
+            raise ValueError(f"{flag} {error.value}: expected {error.expected}.") from None
+
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    required = [p for p in own if p.name != "recipe" and p.default is p.empty]
+    others = [p for p in own if p.name != "recipe" and p.default is not p.empty]
+    every = [*required, *parameters, *others]
+    called.__name__, called.__doc__ = command.__name__, command.__doc__
+    called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in every]
+    )
+    called.__annotations__ = {p.name: p.annotation for p in every}
+    return called
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+    """{name: text} of the section "Attributes" of a docstring.
+
+    >>> _attributes(
+    ...     "What it is.\n\nAttributes:\n  a: one\n    line.\n  b: Two.\n\nExample:\n  c: no"
+    ... )
+    {'a': 'one line.', 'b': 'Two.'}
+    """
+    _, _, section = docstring.partition("Attributes:\n")
+    found = re.findall(r"^ {2}(\w+): (.*(?:\n {4}.*)*)", section.split("\n\n")[0], re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found}
+
+
+def parse_budget(text: str) -> Budget:
+    """Reads "B" or "LOW:HIGH", cost per user.
+
+    Raises:
+      ValueError: not a number or a range of finite numbers that are not negative.
+
+    Example:
+      >>> parse_budget("0.03:0.07"), parse_budget("2")
+      ((0.03, 0.07), 2.0)
+    """
+    parts = text.split(":")
+    numbers = [_number(part, f"--budget {text}") for part in parts]
+    if len(numbers) > 2:
+        raise ValueError(f"--budget {text}: expected a cost per user B, or a range LOW:HIGH.")
+    for number in numbers:
+        if not math.isfinite(number) or number < 0:
+            raise ValueError(
+                f"--budget {text}: expected a finite cost per user that is not negative."
+            )
+    if len(numbers) == 1:
+        return numbers[0]
+    low, high = numbers
+    if low > high:
+        raise ValueError(f"--budget {text}: expected LOW <= HIGH in LOW:HIGH.")
+    return low, high
+
+
+def parse_list(text: str | None) -> list[str] | None:
+    """Reads "a,b,c"; None stays None.
+
+    Raises:
+      ValueError: an empty entry.
+
+    Example:
+      >>> parse_list("recency, history")
+      ['recency', 'history']
+    """
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise ValueError(f"{text!r} has an empty entry; expected names separated by commas.")
+    return names
+
+
+def parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Reads "0,5,10"; None stays None.
+
+    Raises:
+      ValueError: an entry that is not a number.
+
+    Example:
+      >>> parse_numbers("--cost-amounts", "0, 5, 10")
+      (0.0, 5.0, 10.0)
+    """
+    if text is None:
+        return None
+    return tuple(_number(entry, f"{option} {text}") for entry in text.split(","))
+
+
+def parse_column_or_mapping(option: str, text: str | None) -> str | dict[str, float] | None:
+    """Reads a column name, or "label=number,label=number" for a mapping by treatment.
+
+    Args:
+      option: name of the option, for messages.
+      text: as typed; None stays None.
+
+    Raises:
+      ValueError: an entry of a mapping has no number, or a label occurs twice.
+
+    Example:
+      >>> parse_column_or_mapping("--cost", "No E-Mail=0,Mens E-Mail=0.1")
+      {'No E-Mail': 0.0, 'Mens E-Mail': 0.1}
+      >>> parse_column_or_mapping("--cost", "spend")
+      'spend'
+    """
+    if text is None or "=" not in text:
+        return text
+    mapping: dict[str, float] = {}
+    for entry in text.split(","):
+        label, equals, number = entry.rpartition("=")
+        label = label.strip()
+        if not equals or not label:
+            raise ValueError(
+                f"{option} {text!r}: entry {entry.strip()!r} is not TREATMENT=NUMBER; expected "
+                "TREATMENT=NUMBER,TREATMENT=NUMBER,… or the name of a column."
+            )
+        if label in mapping:
+            raise ValueError(f"{option} {text!r} names treatment {label!r} twice; expected once.")
+        mapping[label] = _number(number, f"{option} {text!r}, treatment {label!r}")
+    return mapping
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{where}: {text.strip()!r} is not a number.") from None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tfalloc.cli import console
+from tfalloc.training import Watcher
 
 SHOWN = ("loss", "val_loss", "goal", "val_goal")
 
@@ -108,3 +111,24 @@ class EpochProgress(keras.callbacks.Callback):
     def close(self) -> None:
         """Gives the terminal back."""
         self._bar.stop()
+
+
+@contextmanager
+def watcher() -> Iterator[Watcher]:
+    """Shows training on stderr; the terminal is given back whatever happens."""
+    bars: list[EpochProgress] = []
+
+    def callbacks(name: str, steps: int) -> list[EpochProgress]:
+        bars.append(EpochProgress(name, steps))
+        return bars[-1:]
+
+    def trained(name: str) -> None:
+        bars[-1].close()
+        if not bars[-1].shown:
+            console.note(f"{name}: trained already")
+
+    try:
+        yield Watcher(note=console.note, warn=console.warn, callbacks=callbacks, trained=trained)
+    finally:
+        for bar in bars:
+            bar.close()

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tfalloc.cli import console, errors, typed
-from tfalloc.cli.versions import start_tensorflow
+from tfalloc.cli import console, errors
+from tfalloc.cli.console import start_tensorflow
 
 Output = Annotated[
     Path | None,
@@ -202,7 +202,7 @@ def _complete(
     On Ctrl-C it says where the finished runs are, and how to go on from them.
     """
     try:
-        study(folder, restart=restart, command=typed.command(context), **options)
+        study(folder, restart=restart, command=errors.typed_command(context), **options)
     except KeyboardInterrupt:
         runs = folder / "runs.json"
         if not runs.exists():

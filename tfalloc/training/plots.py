@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from tfalloc.cli import console
+from tfalloc.training.fitting import best_epoch
 
 
 def write_plots(
@@ -21,34 +21,50 @@ def write_plots(
     budget: float,
     binary: bool,
     truth: Any = None,
+    warn: Callable[[str], None],
 ) -> None:
-    """Writes outcome_curve.png, treatment_mix.png and training.png; a warning without matplotlib.
+    """Writes outcome_curve.png, treatment_mix.png and training.png, as far as that works.
+
+    The model matters more than its pictures: whatever goes wrong is a warning.
 
     Args:
-      folder: where, existing.
+      folder: where; made if it does not exist.
       curves: {name: `outcome_curve` table}.
       mix: the table whose treatment shares are shown.
       histories: {name: one row per epoch}.
       budget: cost per user to mark.
       binary: whether responses are probabilities.
       truth: `true_curve` tables, in a simulation.
+      warn: called with a line for what could not be drawn.
     """
+    folder.mkdir(exist_ok=True)
     if importlib.util.find_spec("matplotlib") is None:
-        # At the end of a training run: the model matters more than its pictures.
-        console.warn("no plots, because matplotlib is not installed: pip install tfalloc[plots]")
+        warn("no plots, because matplotlib is not installed: pip install tfalloc[plots]")
         return
     from tfalloc.evaluation.plots import plot_outcome_curves, plot_treatment_mix
 
-    plot_outcome_curves(
-        curves,
-        truth=truth,
-        budget=budget,
-        percent=binary,
-        title="Response bought by the budget (held-out rows, 95 % bands)",
-        path=folder / "outcome_curve.png",
-    )
-    plot_treatment_mix(mix, budget=budget, title="Who gets what", path=folder / "treatment_mix.png")
-    plot_training(histories, folder / "training.png")
+    def outcome_curve(path: Path) -> None:
+        plot_outcome_curves(
+            curves,
+            truth=truth,
+            budget=budget,
+            percent=binary,
+            title="Response bought by the budget (held-out rows, 95 % bands)",
+            path=path,
+        )
+
+    def treatment_mix(path: Path) -> None:
+        plot_treatment_mix(mix, budget=budget, title="Who gets what", path=path)
+
+    def training(path: Path) -> None:
+        plot_training(histories, path)
+
+    for draw in (outcome_curve, treatment_mix, training):
+        path = folder / f"{draw.__name__}.png"
+        try:
+            draw(path)
+        except Exception as error:  # Matplotlib raises anything, for one on a label's text
+            warn(f"no {path.name} ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
 
 
 def plot_training(histories: Mapping[str, pd.DataFrame], path: Path) -> None:
@@ -56,7 +72,6 @@ def plot_training(histories: Mapping[str, pd.DataFrame], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    from tfalloc.cli.fitting import best_epoch
     from tfalloc.evaluation.plots import PALETTE
 
     panels = {

@@ -1,4 +1,4 @@
-"""Predictions for the rows of a trial, beside their outcomes, and what policies achieve there."""
+"""What models achieve on rows that they have not seen, beside policies that look at nobody."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tfalloc.cli import console
 from tfalloc.data import RCTData
-from tfalloc.evaluation import compare, policy_outcome
+from tfalloc.evaluation import compare
 
 BATCH_ROWS = 20_000
 MODEL, UNTARGETED, CHEAPEST = "this model", "same mix for everyone", "cheapest for everyone"
@@ -19,7 +18,34 @@ TWO_STAGE = "two-stage model"
 Predictions = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 
-def scored_rows(models: dict[str, Any], data: RCTData) -> tuple[dict[str, Predictions], Any]:
+def evaluate(model: Any, data: RCTData, budgets: list[float]) -> pd.DataFrame:
+    """Outcomes of a model's policy at some budgets, beside those of two that look at nobody.
+
+    Args:
+      model: an `AllocationModel`.
+      data: rows of a trial that the model has not seen, in memory or streamed.
+      budgets: cost per user.
+
+    Returns:
+      One row per policy and budget, as `outcomes_at` gives them.
+
+    Raises:
+      ValueError: as `tfalloc.evaluation.compare`.
+
+    Example:
+      >>> import tfalloc
+      >>> data = tfalloc.datasets.synthetic(2_000, seed=0).data
+      >>> model = tfalloc.AllocationModel(num_treatments=5, backbone="small", seed=0)
+      >>> model.compile(goal_weight=0.0)
+      >>> _ = model.fit(data, epochs=1, verbose=0)
+      >>> list(tfalloc.training.evaluate(model, data, [2.0]).model)
+      ['this model', 'same mix for everyone', 'cheapest for everyone']
+    """
+    predictions, outcomes = predict_trial({MODEL: model}, data)
+    return outcomes_at(with_baselines(predictions, data, len(data)), outcomes, budgets)
+
+
+def predict_trial(models: dict[str, Any], data: RCTData) -> tuple[dict[str, Predictions], Any]:
     """Predictions of every model and the trial's outcomes, in one pass that also streams.
 
     Args:
@@ -44,10 +70,10 @@ def scored_rows(models: dict[str, Any], data: RCTData) -> tuple[dict[str, Predic
     predictions = {
         name: (columns.pop(f"{name}/response"), columns.pop(f"{name}/cost")) for name in models
     }
-    return predictions, TrialRows(columns, data.treatment_names)
+    return predictions, TrialOutcomes(columns, data.treatment_names)
 
 
-class TrialRows:
+class TrialOutcomes:
     """Outcomes of a trial's rows, without their features."""
 
     def __init__(self, columns: dict[str, Any], names: list[str]):
@@ -74,7 +100,7 @@ def with_baselines(
 
 
 def outcomes_at(
-    predictions: dict[str, Predictions], trial: Any, budgets: list[float]
+    predictions: dict[str, Predictions], outcomes: Any, budgets: list[float]
 ) -> pd.DataFrame:
     """Outcomes of all policies at all budgets; columns budget, model, then as `compare`.
 
@@ -82,7 +108,7 @@ def outcomes_at(
     """
     tables = []
     for budget in budgets:
-        table = compare(predictions, trial, budget=budget, reference=UNTARGETED).reset_index()
+        table = compare(predictions, outcomes, budget=budget, reference=UNTARGETED).reset_index()
         # Giving everybody one arm spends what it spends: it is no policy at this budget.
         table.loc[table.model == CHEAPEST, ["difference", "difference_low", "difference_high"]] = (
             np.nan
@@ -92,41 +118,11 @@ def outcomes_at(
     return pd.concat(tables, ignore_index=True)
 
 
-def outcome_table(outcomes: pd.DataFrame, title: str) -> Any:
-    """The outcomes as a Rich table."""
-    rows = []
-    for _, row in outcomes.iterrows():
-        rows.append(
-            [
-                str(row.model),
-                console.number(row.budget),
-                console.number(row.cost) + ("" if row.feasible else " (over)"),
-                console.number(row.response),
-                console.interval(row.response_low, row.response_high),
-                "-" if np.isnan(row.difference) else f"{row.difference:+.3g}",
-                console.interval(row.difference_low, row.difference_high, 3),
-            ]
-        )
-    return console.table(
-        title,
-        ["policy", "budget", "cost", "response", "95 % interval", "vs. same mix", "95 % interval"],
-        rows,
-        caption="Per user, on rows the model has not seen; differences are paired by row.",
-    )
-
-
 def paired_difference(
-    predictions: dict[str, Predictions], trial: Any, budget: float, reference: str
+    predictions: dict[str, Predictions], outcomes: Any, budget: float, reference: str
 ) -> dict[str, float]:
     """`MODEL` minus a reference at a budget, with interval and p-value."""
     both = {reference: predictions[reference], MODEL: predictions[MODEL]}
-    row = compare(both, trial, budget=budget, reference=reference).loc[MODEL]
+    row = compare(both, outcomes, budget=budget, reference=reference).loc[MODEL]
     wanted = ("difference", "difference_low", "difference_high", "difference_stderr", "p_value")
     return {name: float(row[name]) for name in wanted}
-
-
-def outcome_record(predictions: Predictions, trial: Any, budget: float) -> dict[str, Any]:
-    """`policy_outcome` as a plain dict."""
-    import dataclasses
-
-    return dataclasses.asdict(policy_outcome(*predictions, trial, budget=budget))

@@ -1,11 +1,9 @@
-"""The columns of a trial as options name them, and the file that they are read from."""
+"""`Columns`: which column of a file is what, and the trial that they make of it."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING, Any
-
-from tfalloc.cli import console
 
 if TYPE_CHECKING:
     from tfalloc.data import RCTData
@@ -13,7 +11,20 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Which column is what; the arguments of `RCTData.from_frame`, and `exclude`."""
+    """Which column is what. A run keeps it, so that other files are read in the same way.
+
+    Attributes:
+      treatment: column of the arm received.
+      response: column of the reward.
+      cost: column of the cost per user, or assumed costs {treatment: cost}.
+      features: feature columns; None: all without another role.
+      exclude: columns that are no features, such as what comes after treatment.
+      treatments: labels of the treatments, in order; None: by the data.
+      propensity: column of the probability of the treatment received, or {treatment: probability};
+        None: the observed shares.
+      weight: column of row weights; None: all rows count the same.
+      missing: "error" refuses missing features, "indicator" imputes and marks them.
+    """
 
     treatment: str
     response: str
@@ -26,7 +37,10 @@ class Columns:
     missing: str = "error"
 
     def read(self, path: str) -> RCTData:
-        """Reads and validates a trial from CSV or Parquet.
+        """Reads and validates a trial from CSV or Parquet, by suffix.
+
+        Args:
+          path: a CSV file, or Parquet as a file, directory or pattern.
 
         Raises:
           ValueError, FileNotFoundError: as `RCTData.from_csv` and `RCTData.from_parquet`.
@@ -50,10 +64,7 @@ class Columns:
     def resolved(self, data: RCTData) -> Columns:
         """These columns with what was found in the data written out."""
         return dataclasses.replace(
-            self,
-            features=data.feature_names,
-            exclude=None,
-            treatments=data.treatment_names,
+            self, features=data.feature_names, exclude=None, treatments=data.treatment_names
         )
 
     def _features(self, path: str) -> list[str] | None:
@@ -69,24 +80,3 @@ class Columns:
         wanted = self.features if self.features is not None else names
         taken = [role for role in roles if isinstance(role, str)] if self.features is None else []
         return [name for name in wanted if name not in taken and name not in self.exclude]
-
-
-def check_budget(data: RCTData, low: float, high: float) -> None:
-    """Compares a budget (or a range) with what the arms cost, before any work is done.
-
-    Raises:
-      ValueError: it is below the mean cost of the cheapest arm.
-    """
-    arms = data.describe().arms
-    cheapest, dearest = min(arms, key=lambda a: a.cost), max(arms, key=lambda a: a.cost)
-    if low < cheapest.cost * (1 - 1e-6):
-        raise ValueError(
-            f"budget {low:g} per user is infeasible: giving everyone the cheapest treatment "
-            f"({cheapest.name!r}) costs {cheapest.cost:.6g} per user in this trial; pass at least "
-            "that."
-        )
-    if high > dearest.cost:
-        console.warn(
-            f"budget {high:g} per user does not bind: giving everyone the dearest treatment "
-            f"({dearest.name!r}) costs {dearest.cost:.6g} per user in this trial."
-        )

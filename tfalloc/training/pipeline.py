@@ -1,0 +1,225 @@
+"""`train`: a trial in, one directory with a model and all that is known of it out."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import pandas as pd
+
+from tfalloc import _files
+from tfalloc._warn import warn as python_warning
+from tfalloc.data import RCTData
+from tfalloc.evaluation import outcome_curve
+from tfalloc.models import AllocationModel, Checkpoint
+from tfalloc.training import held_out
+from tfalloc.training import run as run_files
+from tfalloc.training.columns import Columns
+from tfalloc.training.fitting import best_epoch, fit
+from tfalloc.training.plots import write_plots
+from tfalloc.training.recipe import Recipe
+from tfalloc.training.run import Run, resumable_directory
+
+
+@dataclasses.dataclass(frozen=True)
+class Watcher:
+    """Who is told how training goes; by default Python's warnings.
+
+    Attributes:
+      note: called with a line about what is going on.
+      warn: called with a line about trouble that stops nothing.
+      callbacks: called with a model's name and the steps of its epochs, gives Keras callbacks.
+      trained: called with a model's name when its training is over.
+    """
+
+    note: Callable[[str], None] = python_warning
+    warn: Callable[[str], None] = python_warning
+    callbacks: Callable[[str, int], Sequence[keras.callbacks.Callback]] = lambda name, steps: ()
+    trained: Callable[[str], None] = lambda name: None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """What `train` returns.
+
+    Attributes:
+      run: the directory that it left.
+      outcomes: one row per policy and budget, on the held-out rows.
+      versus_two_stage: this model minus the two-stage one at each budget; empty if not asked for.
+      held_out_rows: how many rows that is.
+    """
+
+    run: Run
+    outcomes: pd.DataFrame
+    versus_two_stage: list[dict[str, float]]
+    held_out_rows: int
+
+
+def train(
+    data: RCTData,
+    recipe: Recipe,
+    output: str | os.PathLike[str],
+    *,
+    columns: Columns | None = None,
+    path: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    restart: bool = False,
+    checkpoint_seconds: float = 10.0,
+    watcher: Watcher | None = None,
+) -> TrainedRun:
+    """Trains on a trial, evaluates on rows that the model has not seen, leaves a run's directory.
+
+    A run that was killed goes on where it stopped when the same call is made again: until it is
+    done, its checkpoints are in `output`.partial.
+
+    Args:
+      data: the trial, in memory or streamed.
+      recipe: how.
+      output: directory to leave.
+      columns: what the columns of its file are, for the run to remember.
+      path: of that file.
+      overwrite: whether an earlier output of that name is replaced.
+      restart: start afresh instead of where a killed run stopped.
+      checkpoint_seconds: least time between two checkpoints; at most 1 % goes into them.
+      watcher: who is told how it goes.
+
+    Raises:
+      ValueError: the output may not be written, the budget is infeasible, the data do not fit the
+        recipe, or training diverged.
+
+    Example:
+      >>> import tempfile, tfalloc
+      >>> data = tfalloc.datasets.synthetic(2_000, seed=0).data
+      >>> recipe = tfalloc.training.Recipe(budget=2.0, backbone="small", epochs=1, goal_weight=0.0)
+      >>> trained = tfalloc.training.train(data, recipe, tempfile.mkdtemp() + "/run")
+      >>> trained.run.model().num_treatments
+      5
+    """
+    watcher = watcher or Watcher()
+    check_budget(data, recipe, watcher.warn)
+    config = run_files.Config(
+        command="train",
+        data=run_files.TrialRecord(
+            path=None if path is None else os.path.abspath(path),
+            rows=len(data),
+            feature_kinds=data.feature_kinds,
+            treatments=data.treatment_names,
+        ),
+        columns=None if columns is None else columns.resolved(data),
+        options=recipe,
+        versions=_files.versions(),
+    )
+    with resumable_directory(output, overwrite=overwrite, restart=restart, say=watcher.note) as (
+        fresh,
+        kept,
+    ):
+        checkpoints = {
+            name: Checkpoint(kept / name.replace(" ", "-"), checkpoint_seconds)
+            for name in (held_out.MODEL, held_out.TWO_STAGE)
+        }
+        outcomes, versus, rows = _train_into(fresh, data, config, checkpoints, watcher)
+    return TrainedRun(Run(Path(output), config), outcomes, versus, rows)
+
+
+def _train_into(
+    folder: Path,
+    data: RCTData,
+    config: run_files.Config,
+    checkpoints: dict[str, Checkpoint],
+    watcher: Watcher,
+) -> tuple[pd.DataFrame, list[dict[str, float]], int]:
+    """Fits, evaluates on held-out rows, writes."""
+    recipe = config.options
+    points = recipe.budget_points
+    rows, unseen = data.split([1 - recipe.test_share, recipe.test_share], recipe.seed)
+    models: dict[str, AllocationModel] = {}
+    histories: dict[str, pd.DataFrame] = {}
+    recipes = {held_out.MODEL: recipe}
+    if recipe.compare_two_stage:
+        recipes[held_out.TWO_STAGE] = recipe.two_stage()
+    for name, each in recipes.items():
+        models[name], histories[name] = watched_fit(rows, each, name, watcher, checkpoints[name])
+    predictions, outcomes = held_out.predict_trial(models, unseen)
+    everyone = held_out.with_baselines(predictions, rows, len(unseen))
+    table = held_out.outcomes_at(everyone, outcomes, points)
+    best = best_epoch(histories[held_out.MODEL])
+    metrics: dict[str, Any] = {
+        "held_out_rows": len(unseen),
+        "training_rows": len(rows),
+        "epochs_run": len(histories[held_out.MODEL]),
+        "best_epoch": int(best["epoch"]),
+        "validation": {name: float(best[name]) for name in best.index if name != "epoch"},
+        "outcomes": table.to_dict("records"),
+    }
+    versus: list[dict[str, float]] = []
+    if recipe.compare_two_stage:
+        versus = [
+            {
+                "budget": budget,
+                **held_out.paired_difference(everyone, outcomes, budget, held_out.TWO_STAGE),
+            }
+            for budget in points
+        ]
+        metrics["versus_two_stage"] = versus
+    curves = {name: outcome_curve(*predictions[name], outcomes) for name in models}
+    models[held_out.MODEL].save(folder / run_files.MODEL)
+    curves[held_out.MODEL].to_csv(folder / run_files.CURVE, index=False)
+    histories[held_out.MODEL].to_csv(folder / run_files.HISTORY, index=False)
+    _files.write_json(folder / run_files.CONFIG, dataclasses.asdict(config))
+    _files.write_json(folder / run_files.METRICS, metrics)
+    curves[held_out.UNTARGETED] = outcome_curve(*everyone[held_out.UNTARGETED], outcomes)
+    write_plots(
+        folder / run_files.PLOTS,
+        curves,
+        curves[held_out.MODEL],
+        histories,
+        budget=points[0],
+        binary=data.response_kind == "binary",
+        warn=watcher.warn,
+    )
+    return table, versus, len(unseen)
+
+
+def watched_fit(
+    rows: RCTData,
+    recipe: Recipe,
+    name: str,
+    watcher: Watcher,
+    checkpoint: Checkpoint | None = None,
+) -> tuple[AllocationModel, pd.DataFrame]:
+    """As `fit`, with somebody watching."""
+
+    def say(text: str) -> None:
+        watcher.note(f"{name}: {text}")
+
+    try:
+        callbacks = watcher.callbacks(name, recipe.steps_per_epoch(len(rows)))
+        return fit(rows, recipe, checkpoint=checkpoint, callbacks=callbacks, say=say)
+    finally:
+        watcher.trained(name)
+
+
+def check_budget(data: RCTData, recipe: Recipe, warn: Callable[[str], None]) -> None:
+    """Compares a recipe's budget with what the arms cost, before any work is done.
+
+    Raises:
+      ValueError: it is below the mean cost of the cheapest arm.
+    """
+    low, high = min(recipe.budget_points), max(recipe.budget_points)
+    arms = data.describe().arms
+    cheapest, dearest = min(arms, key=lambda a: a.cost), max(arms, key=lambda a: a.cost)
+    if low < cheapest.cost * (1 - 1e-6):
+        raise ValueError(
+            f"budget {low:g} per user is infeasible: giving everyone the cheapest treatment "
+            f"({cheapest.name!r}) costs {cheapest.cost:.6g} per user in this trial; pass at least "
+            "that."
+        )
+    if high > dearest.cost:
+        warn(
+            f"budget {high:g} per user does not bind: giving everyone the dearest treatment "
+            f"({dearest.name!r}) costs {dearest.cost:.6g} per user in this trial."
+        )
