@@ -20,6 +20,7 @@ from tests.workspace import COLUMNS, QUICK, Workspace, invoke, make_frame
 def test_train_leaves_a_complete_run(workspace: Workspace) -> None:
     left = {str(p.relative_to(workspace.run)) for p in workspace.run.rglob("*") if p.is_file()}
     assert left == {
+        ".tfalloc",
         "model.keras",
         "metrics.json",
         "config.json",
@@ -165,7 +166,10 @@ def test_overwrite_replaces_a_run_and_nothing_else(tmp_path: Path, workspace: Wo
     assert (precious / "thesis.tex").exists()
     run = tmp_path / "run"
     run.mkdir()
-    (run / "config.json").write_text("{}")
+    (run / "config.json").write_text("{}")  # anybody's
+    refused = invoke(*train, "--output", run)
+    assert refused.code == 2 and "did not write" in refused.err
+    (run / ".tfalloc").write_text((workspace.run / ".tfalloc").read_text())
     done = invoke(*train, "--output", run)
     assert done.code == 0 and "does not bind" in done.err
     assert (run / "model.keras").is_file()

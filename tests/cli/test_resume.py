@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from tests.workspace import COLUMNS, QUICK, invoke, make_frame
-from tfalloc.cli.staging import resumable_directory
+from tfalloc.training.run import resumable_directory
 
 pytestmark = pytest.mark.slow
 
@@ -83,28 +83,28 @@ def test_killed_several_times_ends_with_the_same_metrics(tmp_path):
 @pytest.fixture
 def stopped(workspace, tmp_path, monkeypatch):
     """(command, partial directory) of a run that died in its second model."""
-    from tfalloc.cli import fitting
+    from tfalloc.training import pipeline
 
     command = arguments(workspace.trial, tmp_path / "run", "--compare-two-stage")
-    fit, calls = fitting.fit, []
+    fit, calls = pipeline.fit, []
 
-    def dies(*arguments):
+    def dies(*arguments, **options):
         calls.append(1)
         if len(calls) == 2:
             raise OSError(5, "Input/output error", "disk")
-        return fit(*arguments)
+        return fit(*arguments, **options)
 
-    monkeypatch.setattr(fitting, "fit", dies)
+    monkeypatch.setattr(pipeline, "fit", dies)
     result = invoke(*command)
     assert result.code == 2
     assert "run.partial: the same command goes on from there" in " ".join(result.err.split())
-    monkeypatch.setattr(fitting, "fit", fit)
+    monkeypatch.setattr(pipeline, "fit", fit)
     return command, tmp_path / "run.partial"
 
 
 def test_goes_on_with_the_second_model(stopped, workspace):
     command, partial = stopped
-    assert [path.name for path in partial.iterdir()] == ["kept"]
+    assert {path.name for path in partial.iterdir()} == {"kept", ".tfalloc"}
     result = invoke(*command)
     assert result.code == 0 and "this model: trained already" in result.err
     assert not partial.exists() and (partial.parent / "run" / "model.keras").exists()

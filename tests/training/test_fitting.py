@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tests.workspace import COLUMNS, QUICK, invoke, make_frame
-from tfalloc.cli import fitting
-from tfalloc.cli.run import load_model
 from tfalloc.data import RCTData
+from tfalloc.training import Recipe, Run, fit
+from tfalloc.training.fitting import best_epoch
 
 PLAIN = [*COLUMNS, *QUICK, "--no-warm-start", "--goal-weight", 0, "--budget", 0.5]
 
@@ -34,7 +34,7 @@ def test_nan_after_a_good_epoch_leaves_its_model(workspace, tmp_path, monkeypatc
     assert "no epoch had" not in said
     metrics = json.loads((run / "metrics.json").read_text())
     assert (metrics["epochs_run"], metrics["best_epoch"]) == (2, 1)
-    assert all(np.isfinite(each).all() for each in load_model(run).get_weights())
+    assert all(np.isfinite(each).all() for each in Run.read(run).model().get_weights())
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -53,7 +53,7 @@ def test_the_best_epoch_is_kept_where_nothing_stops_early(goal_weight, epochs):
     data = RCTData.from_frame(
         frame, treatment="arm", response="bought", cost="spent", features=["x", "noise"]
     )
-    recipe = fitting.Recipe(
+    recipe = Recipe(
         budget=0.5,
         goal_weight=goal_weight,
         gradient="integrated",
@@ -65,8 +65,8 @@ def test_the_best_epoch_is_kept_where_nothing_stops_early(goal_weight, epochs):
         patience=0,
         jit=False,
     )
-    model, history = fitting.fit(data, recipe, "model")
-    best = fitting.best_epoch(history)
+    model, history = fit(data, recipe)
+    best = best_epoch(history)
     assert len(history) == epochs and best["epoch"] < epochs
     judged = model.evaluate(data.split([0.8, 0.2], recipe.seed)[1], return_dict=True)
     assert judged["loss"] == pytest.approx(best["val_loss"], rel=1e-5)
