@@ -32,7 +32,7 @@ from studies.methods.settings import usual
 from studies.methods.study import METHODS
 from studies.methods.task import Settings, Task
 from tfalloc import RCTData, evaluation
-from tfalloc.baselines.average import predictions
+from tfalloc.baselines.scores import predictions
 
 CHOSEN = (
     "logistic",

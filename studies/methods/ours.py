@@ -32,7 +32,7 @@ from studies.methods.controls import (
 from studies.methods.settings import OUR_NETWORK, RECIPE
 from studies.methods.task import Task
 from tfalloc import baselines, gradients
-from tfalloc.baselines.average import predictions
+from tfalloc.baselines.scores import predictions
 from tfalloc.models import AllocationModel
 
 IMITATION = 50  # index of the imitating network's seed, beyond those of the members

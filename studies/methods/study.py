@@ -48,7 +48,7 @@ from studies.methods.task import (
     checked,
 )
 from studies.methods.task import fast as fast
-from tfalloc.baselines.average import predictions
+from tfalloc.baselines.scores import predictions
 from tfalloc.datasets import Simulation
 from tfalloc.evaluation import mix_curve, oracle_curve, true_curve
 from tfalloc.reproduce.figures import require_matplotlib

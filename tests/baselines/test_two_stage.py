@@ -7,9 +7,9 @@ from tests.baselines.trials import known_trial
 from tfalloc import baselines
 from tfalloc.baselines.learners import OrderedArms
 from tfalloc.baselines.prices import upgrade_prices
-from tfalloc.baselines.rows import as_matrix, as_rows
 from tfalloc.data import RCTData
 from tfalloc.data.preprocessing import build_preprocessor
+from tfalloc.models.matrix_batches import as_batches, joined
 
 linear = pytest.importorskip("sklearn.linear_model")
 
@@ -53,7 +53,7 @@ def test_per_arm_equals_the_learner_fitted_by_hand():
     model = baselines.TwoStage(linear.LogisticRegression(C=2.0), linear.LinearRegression())
     predicted = model.fit(data).predict(data)
     preprocessor = build_preprocessor(data)
-    matrix = as_matrix(data, preprocessor)
+    matrix, _, weights = joined(as_batches(data, preprocessor, 1000))
     for arm in range(2):
         own = data.treatment == arm
         weight = data.sample_weight[own]
@@ -63,7 +63,7 @@ def test_per_arm_equals_the_learner_fitted_by_hand():
         )
         by_hand = linear.LinearRegression().fit(matrix[own], data.cost[own], weight)
         np.testing.assert_allclose(predicted["cost"][:, arm], by_hand.predict(matrix), rtol=1e-4)
-    np.testing.assert_array_equal(as_rows(data, preprocessor).sample_weight, data.sample_weight)
+    np.testing.assert_array_equal(weights, data.sample_weight)
 
 
 def test_the_learner_given_is_left_alone():

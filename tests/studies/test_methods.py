@@ -17,7 +17,7 @@ from studies.methods import __main__ as command
 from studies.methods import controls, ours, report, settings, study, summary, tuning
 from studies.methods.task import REPORTED_SEED, SIMULATIONS, TUNING_SEED, Shared
 from tfalloc import datasets
-from tfalloc.baselines.average import predictions
+from tfalloc.baselines.scores import predictions
 from tfalloc.evaluation import true_curve
 from tfalloc.reproduce.runs import Runs
 

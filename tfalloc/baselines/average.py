@@ -13,11 +13,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfalloc.baselines.prices import upgrade_prices
+from tfalloc.baselines.scores import Scored, predictions
 from tfalloc.data import RCTData
 
 
-class Average:
+class Average(Scored):
     """The mean of several models' predictions of response and cost, per user and arm.
 
     Args:
@@ -94,22 +94,6 @@ class Average:
                 )
             total = {name: part + found[name].astype(np.float64) for name, part in total.items()}
         return {name: part / len(self.members) for name, part in total.items()}
-
-    def score(self, x: Any) -> np.ndarray:
-        """The price up to which each user gets each upgrade, [N] if K = 2, else [N, K-1].
-
-        See `upgrade_prices`; arms are taken in the order of their index.
-        """
-        predicted = self.predict(x)
-        return upgrade_prices(predicted["response"], predicted["cost"])
-
-
-def predictions(model: Any, x: Any) -> dict[str, np.ndarray]:
-    """What a model predicts, {"response": [N, K], "cost": [N, K]}, without a progress bar."""
-    found: dict[str, np.ndarray] = model.predict(
-        x, **({"verbose": 0} if isinstance(model, keras.Model) else {})
-    )
-    return found
 
 
 def _takes_options(member: Any) -> bool:

@@ -32,7 +32,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfalloc.baselines.direct import Scored
+from tfalloc.baselines.direct import KerasBaseline
 from tfalloc.gradients import GoalGradient
 from tfalloc.gradients.alpha_range import highest_alpha
 from tfalloc.gradients.base import Gradient
@@ -210,7 +210,7 @@ class ImprovedFiniteDifference(DecisionGradient):
 
 
 @keras.saving.register_keras_serializable(package="tfalloc")
-class DFCL(Scored, AllocationModel):
+class DFCL(KerasBaseline, AllocationModel):
     """Decision-focused causal learning: predictions trained for the decisions at fixed prices.
 
     Args:

@@ -24,7 +24,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfalloc.baselines.prices import upgrade_prices
+from tfalloc.baselines.scores import Scored
 from tfalloc.data import ArmMoments, RCTData
 from tfalloc.models import AllocationModel, replicas
 
@@ -161,7 +161,7 @@ def check_order(data: RCTData) -> None:
         )
 
 
-class Scored:
+class KerasBaseline(Scored):
     """Adds to a Keras model what all baselines have: `fit` without `compile`, and `score`."""
 
     def fit(self, x: Any, y: Any = None, **options: Any) -> Any:
@@ -174,16 +174,8 @@ class Scored:
         """Compiles with the defaults, which may depend on the rows to be fitted."""
         self.compile()  # type: ignore[attr-defined]
 
-    def score(self, x: Any) -> np.ndarray:
-        """The price up to which each user gets each upgrade, [N] if K = 2, else [N, K-1].
 
-        See `upgrade_prices`; arms are taken in the order of their index.
-        """
-        predicted = self.predict(x, verbose=0)  # type: ignore[attr-defined]
-        return upgrade_prices(predicted["response"], predicted["cost"])
-
-
-class DirectModel(Scored, AllocationModel):
+class DirectModel(KerasBaseline, AllocationModel):
     """Learns prices of upgrades by a loss of its own; see `DRP` and `DirectRank`.
 
     A subclass defines `_arm_losses`.

@@ -9,6 +9,7 @@ bring. This is the control that training through the allocation has to beat. `pe
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,18 +23,17 @@ from tfalloc.baselines.learners import (
     check_learner,
     require_sklearn,
 )
-from tfalloc.baselines.prices import upgrade_prices
-from tfalloc.baselines.rows import Rows, as_matrix, as_rows
+from tfalloc.baselines.scores import Scored
 from tfalloc.data import RCTData
 from tfalloc.data.preprocessing import build_preprocessor
 from tfalloc.models.heads import HeadSettings, check_trial, choose_cost_head
+from tfalloc.models.matrix_batches import as_batches, joined
 
 ON_RESPONSE = "on_response"
-# Rows for which the columns of one arm are made at a time.
-PREDICT_ROWS = 65_536
+BATCH_ROWS = 65_536  # rows that are prepared, and given the columns of an arm, at a time
 
 
-class TwoStage:
+class TwoStage(Scored):
     """Predicts response and cost of every treatment by learners in scikit-learn's style.
 
     Args:
@@ -113,64 +113,69 @@ class TwoStage:
                 f"data is a {type(data).__name__}; expected RCTData: RCTData(features, treatment, "
                 "response, cost), or RCTData.from_frame(…)."
             )
-        self.num_treatments, self.treatment_names = data.num_treatments, data.treatment_names
         cost_head = ON_RESPONSE if self.cost_amounts is not None else choose_cost_head(data)
-        amounts = None if self.cost_amounts is None else tuple(self.cost_amounts.tolist())
-        if amounts is not None and len(amounts) != data.num_treatments:
-            raise ValueError(
-                f"cost_amounts has {len(amounts)} entries; expected one for each of the "
-                f"{data.num_treatments} treatments {data.treatment_names}."
-            )
-        check_trial(
-            data,
-            HeadSettings(
-                data.num_treatments, "independent", data.response_kind, cost_head, False, amounts
-            ),
-        )
-        mean_cost = data.arm_moments("cost").mean
+        self._check(data, cost_head)
+        self.num_treatments, self.treatment_names = data.num_treatments, data.treatment_names
         preprocessor = build_preprocessor(data)
-        rows = as_rows(data, preprocessor)
-        self._check_arms(rows.treatment)
+        matrix, targets, *weight = joined(as_batches(data, preprocessor, BATCH_ROWS))
+        arm, sample_weight = targets["treatment"], weight[0] if weight else None
+        counts = np.bincount(arm, minlength=self.num_treatments)
+        if not counts.all():
+            missing = data.treatment_names[int(np.argmin(counts))]
+            raise ValueError(
+                f"treatment {missing!r} has no rows in data; expected rows of every arm: fit on "
+                "rows that have them, or leave the arm out of the trial."
+            )
+        mean_cost = data.arm_moments("cost").mean
         if self.design is not None:
-            self.design.fit(mean_cost if amounts is None else self.cost_amounts)
-        binary = data.response_kind == "binary"
-        self._response = self._fit("response", self.response, rows, rows.response, binary)
+            self.design.fit(mean_cost if self.cost_amounts is None else self.cost_amounts)
+
+        def learn(name: str, learner: Any, binary: bool) -> _ArmMeans:
+            make = functools.partial(Mean, learner, name, binary)
+            return self._learn(make, matrix, arm, targets[name], sample_weight)
+
+        self._response = learn("response", self.response, data.response_kind == "binary")
         self._cost: Any = None
         self._known_cost = mean_cost if cost_head == "constant" else None
         if cost_head not in ("constant", ON_RESPONSE):
             learner = self.response if self.cost is None else self.cost
-            self._cost = self._fit("cost", learner, rows, rows.cost, cost_head == "binary")
+            self._cost = learn("cost", learner, cost_head == "binary")
         self.preprocessor = preprocessor
         return self
 
-    def _check_arms(self, treatment: np.ndarray) -> None:
-        counts = np.bincount(treatment, minlength=self.num_treatments)
-        if not counts.all():
-            arm = self.treatment_names[int(np.argmin(counts))]
-            raise ValueError(
-                f"treatment {arm!r} has no rows in data; expected rows of every arm: fit on rows "
-                "that have them, or leave the arm out of the trial."
-            )
-
-    def _fit(
-        self, name: str, learner: Any, rows: Rows, outcome: np.ndarray, binary: bool
-    ) -> Callable[[np.ndarray], np.ndarray]:
-        """Fits one outcome; returns the function from features [N, D] to its means [N, K]."""
-        arms = range(self.num_treatments)
-        if self.design is not None:
-            design = self.design
-            one = Mean(learner, name, binary)
-            one.fit(design(rows.matrix, rows.treatment), outcome, rows.sample_weight)
-            means = [one] * self.num_treatments
-        else:
-            design, means = _features_only, []
-            for arm in arms:
-                own = rows.treatment == arm
-                weight = None if rows.sample_weight is None else rows.sample_weight[own]
-                means.append(
-                    Mean(learner, name, binary).fit(rows.matrix[own], outcome[own], weight)
+    def _check(self, data: RCTData, cost_head: str) -> None:
+        names, amounts = data.treatment_names, None
+        if self.cost_amounts is not None:
+            amounts = tuple(self.cost_amounts.tolist())
+            if len(amounts) != len(names):
+                raise ValueError(
+                    f"cost_amounts has {len(amounts)} entries; expected one for each of the "
+                    f"{len(names)} treatments {names}."
                 )
-        return _Means(design, means)
+        check_trial(
+            data,
+            HeadSettings(
+                len(names), "independent", data.response_kind, cost_head, cost_amounts=amounts
+            ),
+        )
+
+    def _learn(
+        self,
+        make: Callable[[], Mean],
+        matrix: np.ndarray,
+        arm: np.ndarray,
+        outcome: np.ndarray,
+        weight: np.ndarray | None,
+    ) -> _ArmMeans:
+        """Fits one outcome; returns the function from features [N, D] to its means [N, K]."""
+        if self.design is not None:
+            mean = make().fit(self.design(matrix, arm), outcome, weight)
+            return _ArmMeans(self.design, [mean] * self.num_treatments)
+        means = []
+        for own in (arm == k for k in range(self.num_treatments)):
+            own_weight = None if weight is None else weight[own]
+            means.append(make().fit(matrix[own], outcome[own], own_weight))
+        return _ArmMeans(_features_only, means)
 
     def predict(self, x: Any) -> dict[str, np.ndarray]:
         """Predictions for raw features (or `RCTData`, or a dataset).
@@ -187,7 +192,7 @@ class TwoStage:
         """
         if self.preprocessor is None:
             raise ValueError("the model is not fitted yet; call fit(data) with RCTData first.")
-        matrix = as_matrix(x, self.preprocessor)
+        matrix = joined(as_batches(x, self.preprocessor, BATCH_ROWS, targets=False))
         response = self._response(matrix)
         if self._known_cost is not None:
             cost = np.tile(self._known_cost, (len(matrix), 1))
@@ -197,16 +202,8 @@ class TwoStage:
             cost = np.maximum(self._cost(matrix), 0.0)  # regressions may fall below 0
         return {"response": response, "cost": cost}
 
-    def score(self, x: Any) -> np.ndarray:
-        """The price up to which each user gets each upgrade, [N] if K = 2, else [N, K-1].
 
-        See `upgrade_prices`; arms are taken in the order of their index.
-        """
-        predicted = self.predict(x)
-        return upgrade_prices(predicted["response"], predicted["cost"])
-
-
-class _Means:
+class _ArmMeans:
     """Features [N, D] to the mean of an outcome under every arm, [N, K]."""
 
     def __init__(self, design: Any, means: list[Mean]):
@@ -214,11 +211,11 @@ class _Means:
 
     def __call__(self, matrix: np.ndarray) -> np.ndarray:
         found = np.empty((len(matrix), len(self.means)))
-        for start in range(0, len(matrix), PREDICT_ROWS):
-            part = matrix[start : start + PREDICT_ROWS]
+        for start in range(0, len(matrix), BATCH_ROWS):
+            part = matrix[start : start + BATCH_ROWS]
             for arm, mean in enumerate(self.means):
                 columns = self.design(part, np.full(len(part), arm))
-                found[start : start + PREDICT_ROWS, arm] = mean.predict(columns)
+                found[start : start + BATCH_ROWS, arm] = mean.predict(columns)
         return found
 
 

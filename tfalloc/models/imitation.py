@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from tfalloc.data import RCTData
 from tfalloc.models import replicas
-from tfalloc.models.matrix_batches import as_batches
+from tfalloc.models.matrix_batches import as_batches, joined
 from tfalloc.models.phases import EpochLogs
 from tfalloc.models.train_step import TrainStep
 
@@ -132,13 +132,9 @@ def _rows(model: Any, x: Any) -> tuple[np.ndarray, np.ndarray | None]:
             "x is a tf.data.Dataset, whose rows need not come in the order of the predictions; "
             "pass RCTData or features."
         )
-    matrices, weights = [], []
-    for batch in as_batches(x, model.preprocessor, 10_000):
-        matrix, _, weight = keras.utils.unpack_x_y_sample_weight(batch)
-        matrices.append(matrix.numpy())
-        if weight is not None:
-            weights.append(weight.numpy())
-    return np.concatenate(matrices), np.concatenate(weights) if weights else None
+    batches = joined(as_batches(x, model.preprocessor, 10_000))
+    matrix, _, weight = keras.utils.unpack_x_y_sample_weight(batches)
+    return matrix, weight
 
 
 def _checked(model: Any, predictions: Any, num_rows: int) -> dict[str, np.ndarray]:

@@ -56,10 +56,19 @@ def _from_dataset(dataset: tf.data.Dataset) -> RCTData:
             break
     if not parts:
         raise ValueError("the dataset is empty (0 batches).")
-    joined = tf.nest.map_structure(lambda *leaves: np.concatenate(leaves), *parts)
-    features, targets = joined[0], joined[1]
-    weight = joined[2] if len(joined) > 2 else None
+    whole = _concatenated(parts)
+    features, targets = whole[0], whole[1]
+    weight = whole[2] if len(whole) > 2 else None
     return as_trial_data(features, targets, weight)
+
+
+def joined(batches: tf.data.Dataset) -> Any:
+    """All batches as one, NumPy arrays in memory."""
+    return _concatenated(list(batches.as_numpy_iterator()))
+
+
+def _concatenated(parts: list[Any]) -> Any:
+    return tf.nest.map_structure(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def as_batches(

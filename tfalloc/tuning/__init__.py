@@ -1,4 +1,4 @@
-"""Search for settings of `AllocationModel`, judged by the value of their policies (with Optuna)."""
+"""Searches settings of `AllocationModel` by what their policies bring at a budget (with Optuna)."""
 
 from tfalloc._backend import require_tensorflow
 

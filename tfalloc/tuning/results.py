@@ -47,7 +47,7 @@ class Study:
       control: number of the two-stage control; None if it failed.
       best_two_stage: number of the best trial with goal_weight 0.
       best: number of the trial with the largest val_goal; None if none is complete.
-      budget: cost per user at which trials are judged.
+      budget: cost per user at which trials are compared.
       folder: where the models are; `sqlite:///FOLDER/study.db` is Optuna's study "tfalloc".
       holdout: `confirm` on the holdout rows; None without any.
     """

@@ -1,22 +1,24 @@
-"""`study`: trials of settings, each trained and judged on the same validation rows.
+"""`study`: trials of settings, each trained and compared on the same validation rows.
 
 Optuna proposes settings, keeps the record and lets a killed study continue. Rows have three uses:
 
     training     `fit` learns from them and keeps some for early stopping
-    validation   no training saw them: trials are judged and paired by them
-    holdout      no trial saw them: the best is confirmed by them, once
+    validation   no training saw them: trials are compared on them, paired by row
+    holdout      no trial saw them: the best is confirmed on them, once
 
 so that a trial's interval is honest; only the choice of the best among many is not, see `Study`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,10 @@ from tfalloc.data import RCTData
 from tfalloc.evaluation import policy_outcome
 from tfalloc.models.schedules import check_budget
 from tfalloc.tuning.results import Study, model_file, predictions_file, summarise
-from tfalloc.tuning.space import check_names, default_space, merge, prepare
+from tfalloc.tuning.space import Prepared, check_fixed, default_space, merge, prepare
 
 NAME = "tfalloc"
+PREDICT_ROWS = 50_000
 
 
 def study(
@@ -56,7 +59,8 @@ def study(
 
     Args:
       data: the trial, in memory.
-      budget: cost per user; a number, or a range (low, high) to train on, whose middle is judged.
+      budget: cost per user; a number, or a range (low, high) to train on, in whose middle trials
+        are compared.
       trials: how many in all, failed ones and those of earlier calls included.
       storage: folder that holds the study (SQLite) and each trial's model; the same folder, data
         and seed continue a study, in this process or in several at once. None: a temporary one,
@@ -64,12 +68,12 @@ def study(
       space: maps an `optuna.Trial` to the settings that are searched; None: `default_space`
         without those of `settings`.
       first: parameters of the space to try right after the control, such as a grid.
-      validation: rows to judge by, or the share of `data` to set apart for that.
+      validation: rows to compare trials on, or the share of `data` to set apart for that.
       holdout: rows to confirm the best on, or a share of `data`; None: not confirmed.
       sampler: an Optuna sampler; None: `TPESampler`, its draws a function of seed and trial number.
       pruner: an Optuna pruner, told each epoch's val_goal of the rows for early stopping; None:
         none, for that is noisy. The control is never pruned.
-      seed: of the division of rows, of the sampler, and of each model.
+      seed: seeds the division of rows, the sampler and each model.
       **settings: of every trial: learning_rate, weight_decay, and arguments of `AllocationModel`
         (backbone, heads, …), `compile` (gradient, goal_scale, …) and `fit` (epochs, batch_size,
         warm_start, …).
@@ -96,79 +100,121 @@ def study(
 
     Source: the search over lambda is Fig. 3 of Yan et al. 2023.
     """
-    optuna = _optuna()
-    check_names(settings)
-    if "goal_weight" in settings:
-        raise ValueError(
-            f"goal_weight={settings['goal_weight']!r} is fixed, but the control has 0; search it, "
-            "in space=, or name it in first=."
-        )
-    budget, judged_at = _budgets(budget)
+    require_optuna()
+    check_fixed(settings)
+    budget, validation_budget = _budgets(budget)
     train, rows, fresh = _divide(data, validation, holdout, seed)
     draw = space or functools.partial(default_space, fixed=settings)
+    make = functools.partial(
+        prepare,
+        num_treatments=data.num_treatments,
+        budget=budget,
+        validation_budget=validation_budget,
+        seed=seed,
+    )
     # Settings that clash are refused now, and not when the control has been trained.
-    prepare(merge(draw(_probe(seed)), settings), data.num_treatments, budget, judged_at, seed)
+    make(merge(draw(_probe(seed)), settings))
     folder = Path(tempfile.mkdtemp(prefix="tfalloc-") if storage is None else storage)
     folder.mkdir(parents=True, exist_ok=True)
-    record = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    objective = _Objective(train, rows, validation_budget, folder, draw, settings, make)
     try:
-        search = optuna.create_study(
-            storage=record,
+        with _record(folder, sampler, pruner) as record:
+            _check_same(record, folder, rows, validation_budget, seed)
+            _enqueue(record, first)
+            _run(record, objective, trials, None if sampler is not None else seed)
+            done = record.get_trials(deepcopy=False)
+    except BaseException:
+        if storage is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    result = summarise(done, folder, rows, validation_budget, fresh)
+    if storage is None:
+        weakref.finalize(result, shutil.rmtree, folder, ignore_errors=True)
+    return result
+
+
+@dataclass(frozen=True)
+class _Objective:
+    """What Optuna calls for each trial: trains it, saves it, returns its response per user.
+
+    Attributes:
+      train: rows that `fit` is given.
+      rows: validation rows.
+      budget: cost per user at which trials are compared.
+      folder: of models and predictions.
+      draw: maps an Optuna trial to the settings searched.
+      fixed: settings of every trial.
+      make: maps settings to `Prepared`.
+    """
+
+    train: RCTData
+    rows: RCTData
+    budget: float
+    folder: Path
+    draw: Callable[[Any], Mapping[str, Any]]
+    fixed: Mapping[str, Any]
+    make: Callable[[Mapping[str, Any]], Prepared]
+
+    def __call__(self, trial: Any) -> float:
+        control = bool(trial.user_attrs.get("control"))
+        searched = {"goal_weight": 0.0} if control else self.draw(trial)
+        settings = merge(searched, self.fixed)
+        trial.set_user_attr("goal_weight", float(settings.get("goal_weight", 0.0)))
+        model, options = self.make(settings)
+        watch = [keras.callbacks.TerminateOnNaN(), _Report(trial, prune=not control)]
+        try:
+            history = model.fit(self.train, callbacks=watch, verbose=0, **options)
+        except (tf.errors.ResourceExhaustedError, tf.errors.InvalidArgumentError) as error:
+            # Outside XLA the goal's tables refuse the positions that NaN predictions give.
+            return _failed(trial, f"training ended with {type(error).__name__}")
+        if not math.isfinite(history.history["loss"][-1]):
+            return _failed(trial, f"the loss became NaN in epoch {len(history.epoch)}")
+        predicted = model.predict(self.rows, batch_size=PREDICT_ROWS, verbose=0)
+        pair = predicted["response"], predicted["cost"]
+        if not all(np.isfinite(each).all() for each in pair):
+            return _failed(trial, "a prediction is not finite")
+        outcome = policy_outcome(*pair, self.rows, budget=self.budget)
+        if not outcome.feasible or not math.isfinite(outcome.response):
+            return _failed(trial, f"its cheapest assignment costs {outcome.cost:.4g} per user")
+        model.save(model_file(self.folder, trial.number))
+        np.savez(predictions_file(self.folder, trial.number), response=pair[0], cost=pair[1])
+        return outcome.response
+
+
+def _failed(trial: Any, reason: str) -> float:
+    trial.set_user_attr("failure", reason)
+    return math.nan  # Optuna records the trial as failed
+
+
+@contextlib.contextmanager
+def _record(folder: Path, sampler: Any, pruner: Any) -> Iterator[Any]:
+    """Optuna's study in the folder's database, new or continued."""
+    optuna = require_optuna()
+    database = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    try:
+        yield optuna.create_study(
+            storage=database,
             study_name=NAME,
             direction="maximize",
             load_if_exists=True,
             sampler=sampler,
             pruner=pruner or optuna.pruners.NopPruner(),
         )
-        _check_same(search, folder, rows, judged_at, seed)
-        _enqueue(search, first)
-
-        def objective(trial: Any) -> float:
-            control = bool(trial.user_attrs.get("control"))
-            searched = {"goal_weight": 0.0} if control else draw(trial)
-            chosen = merge(searched, settings)
-            trial.set_user_attr("goal_weight", float(chosen.get("goal_weight", 0.0)))
-            prepared = prepare(chosen, data.num_treatments, budget, judged_at, seed)
-            watch = [keras.callbacks.TerminateOnNaN(), _Report(trial, prune=not control)]
-            try:
-                history = prepared.model.fit(train, callbacks=watch, verbose=0, **prepared.fit)
-            except (tf.errors.ResourceExhaustedError, tf.errors.InvalidArgumentError) as error:
-                # Outside XLA the goal's tables refuse the positions that NaN predictions give.
-                return _failed(trial, f"training ended with {type(error).__name__}")
-            if not math.isfinite(history.history["loss"][-1]):
-                return _failed(trial, f"the loss became NaN in epoch {len(history.epoch)}")
-            predictions = prepared.model.predict(rows, batch_size=50_000, verbose=0)
-            pair = predictions["response"], predictions["cost"]
-            if not all(np.isfinite(each).all() for each in pair):
-                return _failed(trial, "a prediction is not finite")
-            outcome = policy_outcome(*pair, rows, budget=judged_at)
-            if not outcome.feasible or not math.isfinite(outcome.response):
-                return _failed(trial, f"its cheapest assignment costs {outcome.cost:.4g} per user")
-            prepared.model.save(model_file(folder, trial.number))
-            np.savez(predictions_file(folder, trial.number), response=pair[0], cost=pair[1])
-            return outcome.response
-
-        while (
-            sum(trial.state.is_finished() for trial in search.get_trials(deepcopy=False)) < trials
-        ):
-            if sampler is None:
-                # By number, so that a continued study does not repeat its first draws.
-                number = len(search.get_trials(deepcopy=False))
-                draws = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-                search.sampler = optuna.samplers.TPESampler(seed=draws)
-            search.optimize(objective, n_trials=1, gc_after_trial=True)
-        done = search.get_trials(deepcopy=False)
-    except BaseException:
-        if storage is None:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
     finally:
-        record.remove_session()
-        record.engine.dispose()
-    result = summarise(done, folder, rows, judged_at, fresh)
-    if storage is None:
-        weakref.finalize(result, shutil.rmtree, folder, ignore_errors=True)
-    return result
+        database.remove_session()
+        database.engine.dispose()
+
+
+def _run(record: Any, objective: Callable[[Any], float], trials: int, seed: int | None) -> None:
+    """Runs trials until so many are finished; seed None: the record has a sampler of the caller."""
+    optuna = require_optuna()
+    while sum(trial.state.is_finished() for trial in record.get_trials(deepcopy=False)) < trials:
+        if seed is not None:
+            # By number, so that a continued study does not repeat its first draws.
+            number = len(record.get_trials(deepcopy=False))
+            draws = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+            record.sampler = optuna.samplers.TPESampler(seed=draws)
+        record.optimize(objective, n_trials=1, gc_after_trial=True)
 
 
 class _Report(keras.callbacks.Callback):
@@ -184,10 +230,11 @@ class _Report(keras.callbacks.Callback):
         if math.isfinite(value):
             self.trial.report(float(value), epoch)
             if self.prune and self.trial.should_prune():
-                raise _optuna().TrialPruned
+                raise require_optuna().TrialPruned
 
 
-def _optuna() -> Any:
+def require_optuna() -> Any:
+    """The module, or an ImportError of one line that names the extra."""
     try:
         import optuna
     except ImportError as error:
@@ -199,7 +246,7 @@ def _optuna() -> Any:
 
 def _probe(seed: int) -> Any:
     """A trial of no study, to draw from a space once."""
-    optuna = _optuna()
+    optuna = require_optuna()
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -213,7 +260,7 @@ def _budgets(budget: Any) -> tuple[Any, float]:
     if checked is None or callable(checked):
         raise ValueError(
             f"budget={budget!r}: expected one cost per user, or a range (low, high), so that "
-            "trials are judged at the same one."
+            "trials are compared at the same one."
         )
     return checked, float(np.mean(checked))
 
@@ -237,18 +284,18 @@ def _divide(data: RCTData, validation: Any, holdout: Any, seed: int) -> tuple[An
     return train, rows, fresh
 
 
-def _check_same(search: Any, folder: Path, rows: RCTData, judged_at: float, seed: int) -> None:
+def _check_same(record: Any, folder: Path, rows: RCTData, budget: float, seed: int) -> None:
     """Pairs only make sense on the same rows: refuses to continue a study of others."""
     now = {
         "seed": seed,
-        "budget": judged_at,
+        "budget": budget,
         "validation rows": len(rows),
         "validation response": float(rows.response.sum(dtype=np.float64)),
         "validation cost": float(rows.cost.sum(dtype=np.float64)),
     }
-    before = search.user_attrs.get("rows")
+    before = record.user_attrs.get("rows")
     if before is None:
-        search.set_user_attr("rows", now)
+        record.set_user_attr("rows", now)
     elif before != now:
         changed = next(name for name in now if before.get(name) != now[name])
         raise ValueError(
@@ -258,17 +305,12 @@ def _check_same(search: Any, folder: Path, rows: RCTData, judged_at: float, seed
         )
 
 
-def _enqueue(search: Any, first: Sequence[Mapping[str, Any]]) -> None:
+def _enqueue(record: Any, first: Sequence[Mapping[str, Any]]) -> None:
     """The control, unless there is one; a killed one is left running for ever and done anew."""
-    known = search.get_trials(deepcopy=False)
+    known = record.get_trials(deepcopy=False)
     if not any(
         trial.user_attrs.get("control") and trial.state.name != "RUNNING" for trial in known
     ):
-        search.enqueue_trial({}, user_attrs={"control": True})
+        record.enqueue_trial({}, user_attrs={"control": True})
     for parameters in first:
-        search.enqueue_trial(dict(parameters), skip_if_exists=True)
-
-
-def _failed(trial: Any, reason: str) -> float:
-    trial.set_user_attr("failure", reason)
-    return math.nan  # Optuna records the trial as failed
+        record.enqueue_trial(dict(parameters), skip_if_exists=True)

@@ -95,12 +95,21 @@ def default_space(trial: Any, fixed: Collection[str] = ()) -> dict[str, Any]:
     return settings
 
 
-def check_names(settings: Mapping[str, Any]) -> None:
-    """Refuses settings that nothing takes.
+def check_fixed(settings: Mapping[str, Any]) -> None:
+    """Refuses fixed settings that nothing takes, and a goal_weight that the control has not.
 
     Raises:
       ValueError: with the first unknown name and the known ones.
     """
+    _check_names(settings)
+    if "goal_weight" in settings:
+        raise ValueError(
+            f"goal_weight={settings['goal_weight']!r} is fixed, but the control has 0; search it, "
+            "in space=, or name it in first=."
+        )
+
+
+def _check_names(settings: Mapping[str, Any]) -> None:
     unknown = [name for name in settings if name not in KNOWN]
     if unknown:
         raise ValueError(f"setting {unknown[0]!r} is not known; expected some of {KNOWN}.")
@@ -119,7 +128,7 @@ def merge(searched: Mapping[str, Any], fixed: Mapping[str, Any]) -> dict[str, An
             "or pass a space without it."
         )
     settings = {**fixed, **searched}
-    check_names(settings)
+    _check_names(settings)
     if callable(settings.get("goal_weight")):
         raise ValueError(
             f"goal_weight={settings['goal_weight']!r}: expected a number; a schedule cannot be "
@@ -129,7 +138,11 @@ def merge(searched: Mapping[str, Any], fixed: Mapping[str, Any]) -> dict[str, An
 
 
 def prepare(
-    settings: Mapping[str, Any], num_treatments: int, budget: Any, judged_at: float, seed: int
+    settings: Mapping[str, Any],
+    num_treatments: int,
+    budget: Any,
+    validation_budget: float,
+    seed: int,
 ) -> Prepared:
     """A compiled model.
 
@@ -137,8 +150,8 @@ def prepare(
       settings: of one trial, checked.
       num_treatments: K.
       budget: of training, as `AllocationModel.compile`.
-      judged_at: cost per user at which validation judges.
-      seed: of the model, unless the settings have their own.
+      validation_budget: cost per user at which trials are compared.
+      seed: seeds the model, unless the settings have their own.
     """
     model, compiling, fit = (
         {name: settings[name] for name in names if name in settings}
@@ -155,7 +168,7 @@ def prepare(
             settings.get("learning_rate", 1e-3), weight_decay=settings.get("weight_decay")
         ),
         budget=budget,
-        validation_budgets=judged_at,
+        validation_budgets=validation_budget,
         **compiling,
     )
     if not settings.get("goal_weight"):
