@@ -115,8 +115,8 @@ def test_bins_see_a_threshold_that_a_linear_path_cannot(steps):
     rise = {}
     for bins in (None, 16):
         model = tfalloc.AllocationModel(2, (2,), bins=bins, linear=True, seed=0)
-        model.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
-        model.fit(steps, epochs=4, batch_size=250, verbose=0, monitor="val_loss")
+        model.compile(keras.optimizers.Adam(2e-2), jit_compile=False)
+        model.fit(steps, epochs=2, batch_size=250, verbose=0, monitor="val_loss")
         response = model.predict(steps, verbose=0)["response"][:, 1]
         rise[bins] = response[middle].mean() - response[~middle].mean()
     assert rise[16] > 0.4 > rise[None]

@@ -1,5 +1,7 @@
 """Trials of every kind of outcome, with given arm rates."""
 
+import functools
+
 import numpy as np
 
 from tfalloc.data import RCTData
@@ -9,6 +11,12 @@ RISING = (0.1, 0.2, 0.25, 0.4, 0.5)
 
 def trial(response, cost, rates=RISING, *, rows=6000, seed=0, amounts=None, unit=1.0):
     """Arms in turn; means of response and cost rise with `rates` ("real": shifted below 0)."""
+    amounts = None if amounts is None else tuple(amounts)
+    return _trial(response, cost, tuple(rates), rows, seed, amounts, unit)
+
+
+@functools.cache
+def _trial(response, cost, rates, rows, seed, amounts, unit):
     rng = np.random.default_rng(seed)
     rates = np.asarray(rates)
     arm = np.arange(rows) % len(rates)
