@@ -18,9 +18,17 @@ import numpy as np
 import tensorflow as tf
 
 from tfalloc.data import ArmMoments
-from tfalloc.models.heads import distributions
 from tfalloc.models.heads.checks import HeadSettings
-from tfalloc.models.heads.distributions import Arms
+from tfalloc.models.heads.distributions import (
+    Arms,
+    climb,
+    isotonic,
+    level,
+    log_odds,
+    rise,
+    start_level,
+    start_rise,
+)
 
 
 class Independent:
@@ -54,7 +62,7 @@ class Independent:
             location, scale = self._start(head, moments[name])
             values[f"{name}_location"], values[f"{name}_scale"] = location, scale
             if head == "hurdle":
-                values[f"{name}_odds"] = distributions.log_odds(moments[name].positive_share)
+                values[f"{name}_odds"] = log_odds(moments[name].positive_share)
         return values
 
     def _start(self, head: str, moments: ArmMoments) -> tuple[np.ndarray, np.ndarray]:
@@ -64,13 +72,13 @@ class Independent:
         if not self.settings.monotone:
             if head == "hurdle":
                 means = moments.positive_mean
-            return distributions.start_level(head, means, moments.variance)
-        means = distributions.isotonic(means)
-        location, scale = distributions.start_level(head, means[:1], moments.variance)
-        natural = distributions.log_odds(means) if head == "binary" else means
+            return start_level(head, means, moments.variance)
+        means = isotonic(means)
+        location, scale = start_level(head, means[:1], moments.variance)
+        natural = log_odds(means) if head == "binary" else means
         usual = 1.0 if head == "binary" else max(moments.variance, 1e-12) ** 0.5
         step = max(natural[-1] - natural[0], 0.1 * usual) / max(len(means) - 1, 1)
-        steps = distributions.start_rise(np.diff(natural), step)
+        steps = start_rise(np.diff(natural), step)
         return np.append(location, steps[0]), np.append(scale, steps[1])
 
     def arms(self, raw: dict[str, Any], constants: dict[str, Any]) -> dict[str, Arms]:
@@ -88,11 +96,11 @@ class Independent:
         if head == "constant":
             return Arms(location + tf.zeros_like(raw["response"]))
         if self.settings.monotone:
-            first = distributions.level(head, raw[name][:, :1], location[:1], scale[:1])
-            steps = distributions.rise(raw[name][:, 1:], location[1:], scale[1:])
-            mean = distributions.climb(first, steps)
+            first = level(head, raw[name][:, :1], location[:1], scale[:1])
+            steps = rise(raw[name][:, 1:], location[1:], scale[1:])
+            mean = climb(first, steps)
         else:
-            mean = distributions.level(head, raw[name], location, scale)
+            mean = level(head, raw[name], location, scale)
         if head == "binary":
             return Arms(tf.sigmoid(mean), mean)
         if head != "hurdle":

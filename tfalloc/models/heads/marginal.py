@@ -7,10 +7,10 @@ For arms in the order of their cost,
     cost_j     = cost_0     + sum over k <= j of marginal_cost_k
     response_j = response_0 + sum over k <= j of return_k marginal_cost_k
 
-so return_k is the price alpha below which a user is upgraded. It is signed, or positive with
+so return_k is the shadow price below which a user is upgraded. It is signed, or positive with
 `monotone`; nothing makes returns diminish. The difference of two independent heads would carry the
 noise of both instead. Means of signed returns may leave an outcome's range, by little: losses pull
-them back, and predictions are left as they are, since clipping would change the prices.
+them back, and predictions are left as they are, since clipping would change the returns.
 
 Constant costs leave only the returns to learn. With cost = amount_j response_j ("on_response") the
 step k at return r needs v_k - v_{k-1} = r (a_k v_k - a_{k-1} v_{k-1}), and one output q > 0 gives
@@ -26,9 +26,17 @@ import numpy as np
 import tensorflow as tf
 
 from tfalloc.data import ArmMoments
-from tfalloc.models.heads import distributions
 from tfalloc.models.heads.checks import HeadSettings
-from tfalloc.models.heads.distributions import Arms
+from tfalloc.models.heads.distributions import (
+    Arms,
+    climb,
+    isotonic,
+    level,
+    log_odds,
+    rise,
+    start_level,
+    start_rise,
+)
 
 
 class Marginal:
@@ -63,11 +71,11 @@ class Marginal:
         if settings.learns("cost"):
             cost = _rising(cost)
         if settings.monotone:
-            response = distributions.isotonic(response)
+            response = isotonic(response)
         if settings.cost_head == "on_response":
             response = np.maximum(response, 1e-3 * response.max())  # no growth starts from 0
         parts = {
-            "response": distributions.start_level(
+            "response": start_level(
                 settings.response_head, response[:1], moments["response"].variance
             )
         }
@@ -79,18 +87,14 @@ class Marginal:
         if settings.cost_head == "constant":
             parts["cost"] = cost, np.ones_like(cost)
         elif settings.learns("cost"):
-            parts["cost"] = distributions.start_level(
-                settings.cost_head, cost[:1], moments["cost"].variance
-            )
-            parts["marginal_cost"] = distributions.start_rise(np.diff(cost), 0.0)
+            parts["cost"] = start_level(settings.cost_head, cost[:1], moments["cost"].variance)
+            parts["marginal_cost"] = start_rise(np.diff(cost), 0.0)
         values = {}
         for name, (location, scale) in parts.items():
             values[f"{name}_location"], values[f"{name}_scale"] = location, scale
         for name, head in settings.head_of().items():
             if head == "hurdle":
-                values[f"{name}_odds_location"] = distributions.log_odds(
-                    moments[name].positive_share
-                )
+                values[f"{name}_odds_location"] = log_odds(moments[name].positive_share)
         return values
 
     def arms(self, raw: dict[str, Any], constants: dict[str, Any]) -> dict[str, Arms]:
@@ -98,23 +102,21 @@ class Marginal:
         settings = self.settings
 
         def first(name: str, head: str) -> Any:
-            x = distributions.level(
-                head, raw[name], constants[f"{name}_location"], constants[f"{name}_scale"]
-            )
+            x = level(head, raw[name], constants[f"{name}_location"], constants[f"{name}_scale"])
             return tf.sigmoid(x) if head == "binary" else x
 
         def steps(name: str) -> Any:
             location, scale = constants[f"{name}_location"], constants[f"{name}_scale"]
             if name == "return" and not settings.monotone:
                 return location + scale * raw[name]
-            return distributions.rise(raw[name], location, scale)
+            return rise(raw[name], location, scale)
 
         start, returns = first("response", settings.response_head), steps("return")
         if settings.cost_head == "on_response":
             amounts = settings.amounts()
             # A running product, by logarithms: the derivative of cumprod divides by its factors.
             growth = tf.math.log1p(returns * (1 - amounts[:-1] / amounts[1:]))
-            response = start * tf.exp(distributions.climb(tf.zeros_like(start), growth))
+            response = start * tf.exp(climb(tf.zeros_like(start), growth))
             cost = amounts * response
         else:
             if settings.cost_head == "constant":
@@ -123,8 +125,8 @@ class Marginal:
                 upgrades = table[1:] - table[:-1]
             else:
                 upgrades = steps("marginal_cost")
-                cost = distributions.climb(first("cost", settings.cost_head), upgrades)
-            response = distributions.climb(start, returns * upgrades)
+                cost = climb(first("cost", settings.cost_head), upgrades)
+            response = climb(start, returns * upgrades)
         return {
             name: Arms(
                 mean,
@@ -138,7 +140,7 @@ class Marginal:
 
 def _rising(cost: np.ndarray) -> np.ndarray:
     """Costs that rise: neighbours in the wrong order, by noise, start at almost the same."""
-    fitted = distributions.isotonic(cost)
+    fitted = isotonic(cost)
     steps = np.diff(fitted)
     steps[steps <= 0] = 0.1 * max(float(steps.mean()), 1e-12)
     return np.concatenate([fitted[:1], fitted[0] + np.cumsum(steps)])
@@ -154,15 +156,11 @@ def _start_returns(
     steps, total = np.diff(cost), cost[-1] - cost[0]
     returns = np.diff(response) / steps
     usual = max(np.sqrt(np.sum(steps * returns**2) / total), 0.1 * spread / total)
-    return (
-        distributions.start_rise(returns, usual)
-        if monotone
-        else (returns, np.full_like(returns, usual))
-    )
+    return start_rise(returns, usual) if monotone else (returns, np.full_like(returns, usual))
 
 
 def _start_growth(response: np.ndarray, amounts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(location, scale) of q for costs on response."""
     growth = np.diff(response) / response[:-1] / (1 - amounts[:-1] / amounts[1:])
     # The least steps together then start with less than LEAST_STEP of the response.
-    return distributions.start_rise(growth, 1 / len(growth))
+    return start_rise(growth, 1 / len(growth))
