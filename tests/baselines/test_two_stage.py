@@ -6,46 +6,11 @@ import pytest
 from tests.baselines.trials import known_trial
 from tfalloc import baselines
 from tfalloc.baselines.learners import OrderedArms
-from tfalloc.baselines.prices import upgrade_prices
 from tfalloc.data import RCTData
 from tfalloc.data.preprocessing import build_preprocessor
 from tfalloc.models.matrix_batches import as_batches, joined
 
 linear = pytest.importorskip("sklearn.linear_model")
-
-
-def prices_by_search(value, cost, alphas):
-    """The largest alpha of a grid at which argmax is above j, by trying them all."""
-    found = np.full((len(value), value.shape[1] - 1), -np.inf)
-    for alpha in alphas:
-        chosen = np.argmax(value - alpha * cost, axis=1)
-        for j in range(value.shape[1] - 1):
-            found[chosen > j, j] = alpha
-    return found
-
-
-def test_prices_are_those_at_which_argmax_changes():
-    rng = np.random.default_rng(0)
-    value = rng.normal(size=(400, 4))
-    cost = np.cumsum(rng.uniform(0.1, 1.0, (400, 4)), axis=1)
-    alphas = np.linspace(0, 60, 6001)
-    by_search = prices_by_search(value, cost, alphas)
-    prices = upgrade_prices(value, cost)
-    taken = (prices >= 0) & (prices < 60)
-    assert taken.sum() > 200
-    assert np.all((prices - by_search)[taken] >= 0) and np.all((prices - by_search)[taken] <= 0.01)
-    assert np.all(by_search[prices < 0] == -np.inf)
-    assert np.all(np.diff(prices, axis=1) <= 0)
-
-
-def test_prices_where_costs_do_not_rise():
-    value = [[0.0, 1.0], [0.0, -1.0], [0.0, 0.0], [0.0, 0.0], [0.0, 1.0]]
-    cost = [[1.0, 0.5], [1.0, 0.5], [1.0, 0.5], [1.0, 1.0], [1.0, 1.0]]
-    assert upgrade_prices(value, cost).tolist() == [np.inf, -np.inf, np.inf, -np.inf, np.inf]
-    with pytest.raises(ValueError, match="at least two treatments"):
-        upgrade_prices([[1.0]], [[1.0]])
-    with pytest.raises(ValueError, match="NaN or infinite entry, first in row 1"):
-        upgrade_prices([[0.0, 1.0], [0.1, 0.2]], [[0.0, 1.0], [0.0, np.nan]])
 
 
 def test_per_arm_equals_the_learner_fitted_by_hand():

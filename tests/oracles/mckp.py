@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -97,3 +98,29 @@ def swept_curve(value: Floats, cost: Floats) -> tuple[Floats, Floats]:
     points = [argmax_outcome(value, cost, alpha) for alpha in alphas]
     costs, values = (np.array(x) for x in zip(*points))
     return costs, values
+
+
+def upgrade_prices(value: Floats, cost: Floats) -> Floats:
+    """Up to which alpha one user is given more than arm j, by trying every alpha: [K-1].
+
+    The argmax is taken in rational numbers once between any two neighbours of the alphas at which
+    two arms are worth the same (and below and above them all, and on either side of 0).
+    """
+    v, c = ([Fraction(x) for x in row] for row in (value, cost))
+    arms = range(len(v))
+    pairs = [(a, b) for a, b in itertools.combinations(arms, 2) if c[a] != c[b]]
+    ties = sorted({Fraction(0), *((v[a] - v[b]) / (c[a] - c[b]) for a, b in pairs)})
+    looks = [ties[0] - 1, *((a + b) / 2 for a, b in itertools.pairwise(ties)), ties[-1] + 1]
+    # Equal arms tie everywhere: the later one counts as dearer by nothing.
+    held = [
+        max(arms, key=lambda j: (v[j] - alpha * c[j], -j if alpha > 0 else j)) for alpha in looks
+    ]
+    zero, prices = ties.index(0), []
+    for j in arms[:-1]:
+        if held[zero + 1] > j:  # up from 0, to the first alpha at which the upgrade is undone
+            end = next((n for n in range(zero + 1, len(held)) if held[n] <= j), None)
+            prices.append(np.inf if end is None else float(ties[end - 1]))
+        else:  # down from 0, to the first alpha at which there would be one
+            end = next((n for n in range(zero, -1, -1) if held[n] > j), None)
+            prices.append(-np.inf if end is None else float(ties[end]))
+    return np.array(prices)

@@ -17,13 +17,13 @@ from tfalloc.baselines.dfcl import (  # noqa: E402
 from tfalloc.baselines.direct_rank import DirectRank  # noqa: E402
 from tfalloc.baselines.drp import DRP  # noqa: E402
 from tfalloc.baselines.learners import SplineArms  # noqa: E402
-from tfalloc.baselines.prices import upgrade_prices  # noqa: E402
 from tfalloc.baselines.two_stage import (  # noqa: E402
     TwoStage,
     gradient_boosting,
     per_arm_logistic,
     spline_logistic,
 )
+from tfalloc.mckp import upgrade_prices  # noqa: E402
 
 __all__ = [
     "DFCL",

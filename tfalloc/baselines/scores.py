@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfalloc.baselines.prices import upgrade_prices
+from tfalloc.mckp import upgrade_prices
 
 
 def predictions(model: Any, x: Any) -> dict[str, np.ndarray]:

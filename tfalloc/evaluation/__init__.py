@@ -8,8 +8,8 @@ from tfalloc.evaluation.policy import PolicyOutcome, policy_outcome
 from tfalloc.evaluation.ranking.aucc import aucc, compare_aucc
 from tfalloc.evaluation.ranking.bootstrap import RankMetric
 from tfalloc.evaluation.ranking.qini import auuc, qini
-from tfalloc.evaluation.ranking.scores import aucc_score
 from tfalloc.evaluation.truth import mix_curve, oracle_curve, true_curve
+from tfalloc.mckp import upgrade_prices as aucc_score
 
 __all__ = [
     "PolicyOutcome",

@@ -15,26 +15,30 @@ Matrix = npt.NDArray[Any]
 ROUNDING = 1e-12
 
 
-def matrices(value: npt.ArrayLike, cost: npt.ArrayLike) -> tuple[Matrix, Matrix]:
+def matrices(
+    value: npt.ArrayLike, cost: npt.ArrayLike, names: tuple[str, str] = ("value", "cost")
+) -> tuple[Matrix, Matrix]:
     """Returns `value` and `cost` as real matrices of one shape, float32 or float64, uncopied if so.
 
     Args:
       value: [N, K], response of every treatment, any real number.
       cost: [N, K], cost of every treatment, any real number.
+      names: what the caller calls them, for messages.
 
     Raises:
       ValueError: if either is not a real [N, K] array, the shapes differ, or N or K is zero.
     """
-    v, c = _real(value, "value"), _real(cost, "cost")
+    v, c = _real(value, names[0]), _real(cost, names[1])
     if v.ndim != 2 or v.shape != c.shape:
         raise ValueError(
-            f"value and cost must both have shape [rows, treatments], got {list(v.shape)} and "
-            f"{list(c.shape)}: pass one row per user with one column per treatment."
+            f"{names[0]} and {names[1]} must both have shape [rows, treatments], got "
+            f"{list(v.shape)} and {list(c.shape)}: pass one row per user with one column "
+            "per treatment."
         )
     if 0 in v.shape:
         raise ValueError(
-            f"value and cost have shape {list(v.shape)}, expected at least one row and one "
-            "treatment: check the filter or file that the rows came from."
+            f"{names[0]} and {names[1]} have shape {list(v.shape)}, expected at least one row "
+            "and one treatment: check the filter or file that the rows came from."
         )
     return v, c
 
