@@ -19,6 +19,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
+@pytest.mark.filterwarnings("ignore:the expected outcome of a batch rests on")
 def test_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -41,6 +42,7 @@ def test_python(
     assert "response_low" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:the expected outcome of a batch rests on")
 def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tfalloc.cli.app import app
 

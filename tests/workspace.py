@@ -68,7 +68,11 @@ class Workspace:
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A trial, a run trained on it and its export."""
-    folder = tmp_path_factory.mktemp("workspace")
+    return make_workspace(tmp_path_factory.mktemp("workspace"))
+
+
+def make_workspace(folder: Path) -> Workspace:
+    """Writes a trial into a folder, trains on it and exports the run."""
     trial = folder / "trial.csv"
     make_frame().to_csv(trial, index=False)
     trained = invoke(

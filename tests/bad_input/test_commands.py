@@ -1,10 +1,15 @@
-"""Every bad input: exit code 2, one line that names the trouble, and nothing left behind."""
+"""The table of bad input: what is called, and the line that must be printed.
+
+A refused command ends with exit code 2, its last line on stderr is the only one that begins with
+"error: ", there is no traceback, and the folder it worked in is as it was.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,256 +17,335 @@ import pytest
 
 from tests.workspace import COLUMNS, QUICK, Workspace, invoke, make_frame
 
-
-def _refused(folder: Path, expected: str, *arguments: object) -> None:
-    """Runs the command and checks how it fails; `folder` must stay as it is."""
-    before = sorted(path.name for path in folder.iterdir())
-    result = invoke(*arguments)
-    assert result.code == 2, result.err
-    lines = result.err.splitlines()
-    errors = [line for line in lines if line.startswith("error: ")]
-    assert len(errors) == 1 and lines[-1] == errors[0], result.err
-    assert expected in errors[0]
-    assert "Traceback" not in result.err
-    assert sorted(path.name for path in folder.iterdir()) == before
+Files = Callable[[Path, Workspace], object]
 
 
-Change = Callable[[pd.DataFrame], pd.DataFrame]
+class Case(NamedTuple):
+    """A call that is refused.
+
+    Attributes:
+      expected: part of the error.
+      arguments: of the command; "{here}" is the folder, "{trial}", "{run}" and "{saved}" are files
+        that are in order.
+      files: what the folder holds before the call.
+    """
+
+    expected: str
+    arguments: list[object]
+    files: Files = lambda here, workspace: None
 
 
-def _set(column: str, value: object, row: int = 7) -> Change:
+# Calls that are in order but for what a case changes ----------------------------------------------
+
+
+def train(*more: object, data: str = "{trial}", output: str = "{here}/run") -> list[object]:
+    return ["train", data, *COLUMNS, *QUICK, "--budget", 0.4, "--output", output, *more]
+
+
+def evaluate(*more: object, model: str = "{run}", data: str = "{trial}") -> list[object]:
+    return ["evaluate", model, data, *more]
+
+
+def allocate(
+    *more: object,
+    model: str = "{run}",
+    data: str = "{trial}",
+    output: str = "{here}/plan.csv",
+    budget: tuple[object, ...] = ("--budget", 0.4),
+) -> list[object]:
+    return ["allocate", model, data, *budget, "--output", output, *more]
+
+
+def export(*more: object, population: str = "{trial}", output: str = "{here}/s") -> list[object]:
+    return ["export", "{run}", output, "--population", population, *more]
+
+
+# Files --------------------------------------------------------------------------------------------
+
+
+def text(name: str, content: str | bytes) -> Files:
+    data = content.encode() if isinstance(content, str) else content
+    return lambda here, workspace: (here / name).write_bytes(data)
+
+
+def table(name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Files:
+    """The trial with a change, 300 rows."""
+
+    def write(here: Path, workspace: Workspace) -> None:
+        frame = change(make_frame(300))
+        if name.endswith(".parquet"):
+            frame.to_parquet(here / name, index=False)
+        else:
+            frame.to_csv(here / name, index=False)
+
+    return write
+
+
+def put(column: str, value: object, row: int = 7) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Puts a value into one cell of a column of numbers, which is made if there is none."""
+
     def change(frame: pd.DataFrame) -> pd.DataFrame:
-        frame[column] = frame[column].astype(float)
+        numbers = frame[column].astype(float) if column in frame else 0.5
+        frame = frame.assign(**{column: numbers})
         frame.loc[row, column] = value
         return frame
 
     return change
 
 
-def _shares(value: float) -> Change:
-    def change(frame: pd.DataFrame) -> pd.DataFrame:
-        frame["share"] = 0.5
-        frame.loc[3, "share"] = value
-        return frame
+def truncated(name: str, whole: Files, keep: float = 0.5) -> Files:
+    def write(here: Path, workspace: Workspace) -> None:
+        whole(here, workspace)
+        data = (here / name).read_bytes()
+        (here / name).write_bytes(data[: int(keep * len(data))])
+
+    return write
+
+
+def model(change: Callable[[Path], object], saved: bool = False) -> Files:
+    """A copy of the run, or of its export, with a change: "{here}/model"."""
+
+    def write(here: Path, workspace: Workspace) -> None:
+        shutil.copytree(workspace.saved_model if saved else workspace.run, here / "model")
+        change(here / "model")
+
+    return write
+
+
+def halved(name: str) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: len(data) // 2])
 
     return change
 
 
-BAD_ROWS: dict[str, tuple[Change, list[object], str]] = {
-    "NaN feature": (_set("x", np.nan), [], "NaN"),
-    "infinite feature": (_set("x", np.inf), [], "infinite"),
-    "treatment below 0": (_set("arm", -1), [], "outside"),
-    "treatment beyond the labels": (_set("arm", 2), ["--treatments", "none,mail"], "outside"),
-    "treatment is no integer": (_set("arm", 0.5), [], "non-integer"),
-    "treatment is missing": (_set("arm", np.nan), [], "missing"),
-    "negative cost": (_set("spent", -0.1), [], "spent"),
-    "infinite cost": (_set("spent", np.inf), [], "infinite"),
-    "NaN response": (_set("bought", np.nan), [], "NaN"),
-    "response of cross entropy": (
-        _set("bought", 2),
-        ["--response-head", "binary"],
-        "0 or 1",
-    ),
-    "propensity of 0": (_shares(0.0), ["--propensity", "share"], "share"),
-    "propensity above 1": (_shares(1.5), ["--propensity", "share"], "share"),
-    "an arm without rows": (_set("arm", 3), [], "no rows"),
-    "an empty table": (lambda frame: frame.head(0), [], "empty"),
-}
+def three_arms(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(arm=np.arange(len(frame)) % 3)
 
 
-@pytest.mark.parametrize("case", BAD_ROWS)
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_bad_rows(tmp_path: Path, case: str, suffix: str) -> None:
-    change, extra, expected = BAD_ROWS[case]
-    frame = change(make_frame(300))
-    path = tmp_path / f"trial{suffix}"
-    frame.to_csv(path, index=False) if suffix == ".csv" else frame.to_parquet(path, index=False)
-    arguments = [*COLUMNS, *QUICK, "--budget", 0.4, "--exclude", "after", *extra]
-    _refused(tmp_path, expected, "train", path, *arguments, "--output", tmp_path / "run")
+def both(name: str, case: Callable[[str], Case]) -> dict[str, Case]:
+    """The same fault in CSV and in Parquet."""
+    return {f"{name}, {suffix}": case(f"t.{suffix}") for suffix in ("csv", "parquet")}
 
 
-BAD_OPTIONS: dict[str, tuple[list[object], str]] = {
-    "unknown treatment": (["--treatment", "amr"], "Did you mean 'arm'"),
-    "unknown response": (["--response", "sold"], "'sold'"),
-    "unknown cost": (["--cost", "spend"], "'spend'"),
-    "unknown feature": (["--features", "x,y"], "'y'"),
-    "unknown excluded": (["--exclude", "afterr"], "'after'"),
-    "unknown weight": (["--weight", "w"], "'w'"),
-    "unknown propensity": (["--propensity", "p"], "'p'"),
-    "all excluded": (["--features", "x", "--exclude", "x"], "feature"),
-    "empty entry in features": (["--features", "x,,noise"], "empty entry"),
-    "negative cost": (["--cost", "0=-1,1=2"], ">= 0"),
-    "cost of an unknown arm": (["--cost", "0=0,2=1"], "'2'"),
-    "cost lacks an arm": (["--cost", "0=0"], "no entry"),
-    "cost is no number": (["--cost", "0=0,1=ten"], "not a number"),
-    "cost twice": (["--cost", "0=0,0=1"], "twice"),
-    "cost without a label": (["--cost", "0=0,=1"], "TREATMENT=NUMBER"),
-    "shares do not sum to 1": (["--propensity", "0=0.5,1=0.6"], "sum"),
-    "shares of 0": (["--propensity", "0=0,1=1"], "(0, 1]"),
-    "budget is infeasible": (
-        ["--budget", 0.05],
-        "infeasible: giving everyone the cheapest treatment ('0') costs 0.1",
-    ),
-    "part of the budget is infeasible": (["--budget", "0.05:0.5"], "infeasible"),
-    "budget is negative": (["--budget", "-1"], "not negative"),
-    "budget is NaN": (["--budget", "nan"], "finite"),
-    "budget is infinite": (["--budget", "0.1:inf"], "finite"),
-    "budget is text": (["--budget", "cheap"], "'cheap' is not a number"),
-    "budget upside down": (["--budget", "0.5:0.1"], "LOW <= HIGH"),
-    "budget of three": (["--budget", "1:2:3"], "LOW:HIGH"),
-    "gradient": (["--gradient", "magic"], "expected one of finite-difference"),
-    "backbone": (["--backbone", "huge"], "'huge'"),
-    "missing": (["--missing", "ignore"], "'ignore'"),
-    "goal weight": (["--goal-weight", -1], "--goal-weight"),
-    "learning rate": (["--learning-rate", 0], "--learning-rate"),
-    "epochs": (["--epochs", 0], "--epochs"),
-    "batch size": (["--batch-size", 0], "--batch-size"),
-    "test share": (["--test-share", 1], "--test-share"),
-    "validation share": (["--validation-share", 0], "--validation-share"),
-    "seed": (["--seed", -1], "--seed"),
-    "epochs is text": (["--epochs", "many"], "--epochs"),
-    "unknown option": (["--epoch", 3], "--epoch"),
-    "response head": (["--response-head", "odd"], "'odd'"),
-    "heads": (["--heads", "many"], "'many'"),
-    "cost amounts are text": (["--cost-amounts", "0,five"], "'five' is not a number"),
-    "cost head without amounts": (["--cost-head", "on_response"], "cost_amounts"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_OPTIONS)
-def test_bad_options(tmp_path: Path, workspace: Workspace, case: str) -> None:
-    options, expected = BAD_OPTIONS[case]
-    arguments = [*COLUMNS, *QUICK, "--budget", 0.4, "--output", tmp_path / "run", *options]
-    _refused(tmp_path, expected, "train", workspace.trial, *arguments)
-
-
-def _corrupt(path: Path, workspace: Workspace) -> None:
-    path.write_bytes(b"PAR1 not really")
-
-
-def _truncated(path: Path, workspace: Workspace) -> None:
-    make_frame(300).to_parquet(path)
-    path.write_bytes(path.read_bytes()[:-200])
-
-
-BAD_FILES: dict[str, tuple[str, Callable[[Path, Workspace], object], str]] = {
-    "missing CSV": ("absent.csv", lambda path, _: None, "no CSV file"),
-    "missing Parquet": ("absent.parquet", lambda path, _: None, "no Parquet file"),
-    "no suffix": ("trial.xls", lambda path, _: path.write_text("a"), "neither"),
-    "empty CSV": ("a.csv", lambda path, _: path.write_text(""), "empty"),
-    "empty Parquet": ("a.parquet", lambda path, _: path.write_bytes(b""), "empty"),
-    "ragged CSV": ("a.csv", lambda path, _: path.write_text("arm,x\n0,1\n0,1,2,3\n"), "corrupt"),
-    "binary CSV": ("a.csv", lambda path, _: path.write_bytes(b"\xff\xfe\x00\x01"), "CSV"),
-    "truncated gzip": ("a.csv.gz", lambda path, _: path.write_bytes(b"\x1f\x8b\x08"), "corrupt"),
-    "corrupt Parquet": ("a.parquet", _corrupt, "corrupt"),
-    "truncated Parquet": ("a.parquet", _truncated, "corrupt"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_FILES)
-def test_bad_files(tmp_path: Path, workspace: Workspace, case: str) -> None:
-    name, write, expected = BAD_FILES[case]
-    path = tmp_path / name
-    write(path, workspace)
-    train = ["train", path, *COLUMNS, "--budget", 0.4, "--output", tmp_path / "run"]
-    _refused(tmp_path, expected, *train)
-    _refused(tmp_path, "", "evaluate", workspace.run, path)
-    plan = ["--budget", 0.4, "--output", tmp_path / "plan.csv"]
-    _refused(tmp_path, "", "allocate", workspace.run, path, *plan)
-    _refused(tmp_path, "", "export", workspace.run, tmp_path / "s", "--population", path)
-
-
-def test_bad_outputs(tmp_path: Path, workspace: Workspace) -> None:
-    (tmp_path / "file").write_text("")
-    (tmp_path / "there").mkdir()
-    train = ["train", workspace.trial, *COLUMNS, *QUICK, "--budget", 0.4, "--output"]
-    _refused(tmp_path, "exists", *train, tmp_path / "there")
-    _refused(tmp_path, "exists", *train, tmp_path / "file")
-    _refused(tmp_path, "cannot write", *train, tmp_path / "file" / "run")
-    plan = ["allocate", workspace.run, workspace.trial, "--budget", 0.4, "--output"]
-    _refused(tmp_path, "exists", *plan, tmp_path / "file")
-    _refused(tmp_path, "is a directory", *plan, tmp_path / "there", "--overwrite")
-    _refused(tmp_path, ".csv or .parquet", *plan, tmp_path / "plan.txt")
-    _refused(tmp_path, "cannot write", *plan, tmp_path / "file" / "plan.csv")
-    export = ["export", workspace.run, "--population", workspace.trial]
-    _refused(tmp_path, "exists", *export, tmp_path / "there")
-    _refused(tmp_path, "exists", "demo", "--output", tmp_path / "there")
-
-
-def test_bad_models(tmp_path: Path, workspace: Workspace) -> None:
-    (tmp_path / "empty").mkdir()
-    half, corrupt, edited, saved, foreign = (
-        tmp_path / name for name in ("half", "corrupt", "edited", "saved", "foreign")
+def rows(
+    name: str, change: Callable[[pd.DataFrame], pd.DataFrame], expected: str, *more: object
+) -> dict[str, Case]:
+    """A trial whose rows are refused."""
+    options = ["--exclude", "after", *more]
+    return both(
+        name,
+        lambda file: Case(expected, train(*options, data=f"{{here}}/{file}"), table(file, change)),
     )
-    for copy in (half, corrupt, edited):
-        shutil.copytree(workspace.run, copy)
-    (half / "model.keras").unlink()
-    model = (corrupt / "model.keras").read_bytes()
-    (corrupt / "model.keras").write_bytes(model[: len(model) // 2])
-    (edited / "config.json").write_text("{")
-    shutil.copytree(workspace.saved_model, saved)
-    (saved / "saved_model.pb").write_bytes(b"half")
-    shutil.copytree(workspace.saved_model, foreign)
-    shutil.rmtree(foreign / "assets.extra")
-    plan = ["--budget", 0.4, "--output", tmp_path / "plan.csv"]
-    for path, expected in (
-        (tmp_path / "absent", "no directory"),
-        (tmp_path / "empty", "not a model directory"),
-        (half, "model.keras"),
-        (corrupt, "corrupt"),
-        (edited, "damaged"),
-        (workspace.trial, "not a model directory"),
-        (saved, "damaged"),
-        (foreign, "tfalloc export"),
-    ):
-        _refused(tmp_path, expected, "allocate", path, workspace.trial, *plan)
-        if path not in (saved, foreign):
-            _refused(tmp_path, expected, "evaluate", path, workspace.trial)
 
 
-def test_bad_users_and_budgets_of_an_allocation(tmp_path: Path, workspace: Workspace) -> None:
-    users = make_frame(100)
-    good, nan, lacking, empty = (tmp_path / f"{n}.csv" for n in ("good", "nan", "lacking", "empty"))
-    users.to_csv(good, index=False)
-    users.drop(columns="noise").to_csv(lacking, index=False)
-    users.head(0).to_csv(empty, index=False)
-    users.loc[3, "x"] = np.nan
-    users.to_csv(nan, index=False)
-    output = ["--output", tmp_path / "plan.csv"]
-    for model in (workspace.run, workspace.saved_model):
-        plan = ["allocate", model]
-        _refused(tmp_path, "NaN", *plan, nan, "--budget", 0.4, *output)
-        _refused(tmp_path, "'noise'", *plan, lacking, "--budget", 0.4, *output)
-        _refused(tmp_path, "empty", *plan, empty, "--budget", 0.4, *output)
-        _refused(tmp_path, "'uid'", *plan, good, "--budget", 0.4, "--id", "uid", *output)
-        _refused(tmp_path, "infeasible", *plan, good, "--budget", 0.01, *output)
-        _refused(tmp_path, "exactly one", *plan, good, *output)
-        both = ["--budget", 1, "--total-budget", 1]
-        _refused(tmp_path, "exactly one", *plan, good, *both, *output)
-        _refused(tmp_path, "finite", *plan, good, "--budget", "nan", *output)
-        _refused(tmp_path, "not negative", *plan, good, "--total-budget", -3, *output)
+def file(
+    name: str, path: str, files: Files, expected: str, *, elsewhere: str = ""
+) -> dict[str, Case]:
+    """A file that no command can read; `elsewhere` is what the others than train say of it."""
+    data = f"{{here}}/{path}"
+    return {
+        f"{name}, train": Case(expected, train(data=data), files),
+        f"{name}, evaluate": Case(elsewhere, evaluate(data=data), files),
+        f"{name}, allocate": Case(elsewhere, allocate(data=data), files),
+        f"{name}, export": Case(elsewhere, export(population=data), files),
+    }
 
 
-def test_bad_evaluations(tmp_path: Path, workspace: Workspace) -> None:
-    evaluate = ["evaluate", workspace.run]
-    other = tmp_path / "other.csv"
-    frame = make_frame(300)
-    frame.to_csv(other, index=False)
-    _refused(tmp_path, "not the file", *evaluate, other, "--held-out")
-    _refused(tmp_path, "finite", *evaluate, other, "--budget", "inf")
-    _refused(tmp_path, "'reply'", *evaluate, other, "--response", "reply")
-    frame["arm"] = np.arange(300) % 3
-    frame.to_csv(other, index=False)
-    _refused(tmp_path, "", *evaluate, other)
+def option(name: str, expected: str, *more: object) -> dict[str, Case]:
+    return {f"option of train, {name}": Case(expected, train(*more))}
 
 
-def test_bad_demo(tmp_path: Path) -> None:
-    output = ["--output", tmp_path / "demo"]
-    _refused(tmp_path, "--rows", "demo", "--rows", 10, *output)
-    _refused(tmp_path, "--epochs", "demo", "--epochs", 0, *output)
-    _refused(tmp_path, "--seed", "demo", "--seed", -1, *output)
+def directory(name: str, expected: str, files: Files, *, runs: bool = True) -> dict[str, Case]:
+    """A model directory that is refused by allocate and, if it should be a run, by evaluate."""
+    cases = {f"{name}, allocate": Case(expected, allocate(model="{here}/model"), files)}
+    if runs:
+        cases[f"{name}, evaluate"] = Case(expected, evaluate(model="{here}/model"), files)
+    return cases
 
 
-def test_no_such_command(tmp_path: Path) -> None:
-    _refused(tmp_path, "tarin", "tarin")
-    _refused(tmp_path, "DATA", "train")
+TABLE: dict[str, Case] = {
+    # Rows of a trial.
+    **rows("NaN feature", put("x", np.nan), "NaN"),
+    **rows("infinite feature", put("x", np.inf), "infinite"),
+    **rows("treatment below 0", put("arm", -1), "outside"),
+    **rows("treatment beyond the labels", put("arm", 2), "outside", "--treatments", "none,mail"),
+    **rows("treatment is no integer", put("arm", 0.5), "non-integer"),
+    **rows("treatment is missing", put("arm", np.nan), "missing"),
+    **rows("an arm without rows", put("arm", 3), "no rows"),
+    **rows("negative cost", put("spent", -0.1), "spent"),
+    **rows("infinite cost", put("spent", np.inf), "infinite"),
+    **rows("NaN response", put("bought", np.nan), "NaN"),
+    **rows("response of cross entropy", put("bought", 2), "0 or 1", "--response-head", "binary"),
+    **rows("propensity of 0", put("share", 0.0), "share", "--propensity", "share"),
+    **rows("propensity above 1", put("share", 1.5), "share", "--propensity", "share"),
+    **rows("an empty table", lambda frame: frame.head(0), "empty"),
+    # Files.
+    **file("missing CSV", "absent.csv", lambda *_: None, "no CSV file"),
+    **file("missing Parquet", "absent.parquet", lambda *_: None, "no Parquet file"),
+    **file("no suffix", "trial.xls", text("trial.xls", "a"), "neither"),
+    **file("empty CSV", "a.csv", text("a.csv", ""), "empty"),
+    **file("empty Parquet", "a.parquet", text("a.parquet", ""), "empty"),
+    **file("ragged CSV", "a.csv", text("a.csv", "arm,x\n0,1\n0,1,2,3\n"), "a.csv"),
+    **file("binary CSV", "a.csv", text("a.csv", b"\xff\xfe\x00\x01"), "CSV"),
+    **file("truncated gzip", "a.csv.gz", text("a.csv.gz", b"\x1f\x8b\x08"), "corrupt"),
+    **file("corrupt Parquet", "a.parquet", text("a.parquet", b"PAR1 not really"), "corrupt"),
+    **file(
+        "truncated Parquet",
+        "a.parquet",
+        truncated("a.parquet", table("a.parquet", lambda frame: frame), 0.9),
+        "corrupt",
+    ),
+    # Options of train.
+    **option("unknown treatment", "Did you mean 'arm'", "--treatment", "amr"),
+    **option("unknown response", "'sold'", "--response", "sold"),
+    **option("unknown cost", "'spend'", "--cost", "spend"),
+    **option("unknown feature", "'y'", "--features", "x,y"),
+    **option("unknown excluded", "'after'", "--exclude", "afterr"),
+    **option("unknown weight", "'w'", "--weight", "w"),
+    **option("unknown propensity", "'p'", "--propensity", "p"),
+    **option("all excluded", "feature", "--features", "x", "--exclude", "x"),
+    **option("empty entry in features", "empty entry", "--features", "x,,noise"),
+    **option("negative cost", ">= 0", "--cost", "0=-1,1=2"),
+    **option("cost of an unknown arm", "'2'", "--cost", "0=0,2=1"),
+    **option("cost lacks an arm", "no entry", "--cost", "0=0"),
+    **option("cost is no number", "not a number", "--cost", "0=0,1=ten"),
+    **option("cost twice", "twice", "--cost", "0=0,0=1"),
+    **option("cost without a label", "TREATMENT=NUMBER", "--cost", "0=0,=1"),
+    **option("shares do not sum to 1", "sum", "--propensity", "0=0.5,1=0.6"),
+    **option("shares of 0", "(0, 1]", "--propensity", "0=0,1=1"),
+    **option(
+        "budget is infeasible",
+        "infeasible: giving everyone the cheapest treatment ('0') costs 0.1",
+        "--budget",
+        0.05,
+    ),
+    **option("part of the budget is infeasible", "infeasible", "--budget", "0.05:0.5"),
+    **option("budget is negative", "not negative", "--budget", "-1"),
+    **option("budget is NaN", "finite", "--budget", "nan"),
+    **option("budget is infinite", "finite", "--budget", "0.1:inf"),
+    **option("budget is text", "'cheap' is not a number", "--budget", "cheap"),
+    **option("budget upside down", "LOW <= HIGH", "--budget", "0.5:0.1"),
+    **option("budget of three", "LOW:HIGH", "--budget", "1:2:3"),
+    **option("gradient", "expected one of finite-difference", "--gradient", "magic"),
+    **option("backbone", "'huge'", "--backbone", "huge"),
+    **option("missing", "'ignore'", "--missing", "ignore"),
+    **option("goal weight", "--goal-weight", "--goal-weight", -1),
+    **option("learning rate", "--learning-rate", "--learning-rate", 0),
+    **option("epochs", "--epochs", "--epochs", 0),
+    **option("batch size", "--batch-size", "--batch-size", 0),
+    **option("test share", "--test-share", "--test-share", 1),
+    **option("validation share", "--validation-share", "--validation-share", 0),
+    **option("seed", "--seed", "--seed", -1),
+    **option("epochs is text", "--epochs", "--epochs", "many"),
+    **option("unknown option", "--epoch", "--epoch", 3),
+    **option("response head", "'odd'", "--response-head", "odd"),
+    **option("heads", "'many'", "--heads", "many"),
+    **option("cost amounts are text", "'five' is not a number", "--cost-amounts", "0,five"),
+    **option("cost head without amounts", "cost_amounts", "--cost-head", "on_response"),
+    # Outputs.
+    "run is there": Case("exists", train(), lambda here, _: (here / "run").mkdir()),
+    "run is a file": Case("exists", train(), text("run", "")),
+    "run in a file": Case("cannot write", train(output="{here}/f/run"), text("f", "")),
+    "plan is there": Case("exists", allocate(), text("plan.csv", "")),
+    "plan is a directory": Case(
+        "is a directory", allocate("--overwrite"), lambda here, _: (here / "plan.csv").mkdir()
+    ),
+    "plan is a text": Case(".csv or .parquet", allocate(output="{here}/plan.txt")),
+    "plan in a file": Case("cannot write", allocate(output="{here}/f/plan.csv"), text("f", "")),
+    "export is there": Case("exists", export(), lambda here, _: (here / "s").mkdir()),
+    "demo is there": Case(
+        "exists", ["demo", "--output", "{here}/d"], lambda here, _: (here / "d").mkdir()
+    ),
+    # Models.
+    **directory("absent model", "no directory", lambda *_: None),
+    **directory("empty model", "not a model directory", lambda here, _: (here / "model").mkdir()),
+    **directory("model is a file", "not a model directory", text("model", "a")),
+    **directory(
+        "run without a model", "model.keras", model(lambda f: (f / "model.keras").unlink())
+    ),
+    **directory("half a model", "corrupt", model(halved("model.keras"))),
+    **directory(
+        "config is no JSON", "damaged", model(lambda f: (f / "config.json").write_text("{"))
+    ),
+    **directory(
+        "half a SavedModel", "damaged", model(halved("saved_model.pb"), saved=True), runs=False
+    ),
+    **directory(
+        "SavedModel of others",
+        "tfalloc export",
+        model(lambda f: shutil.rmtree(f / "assets.extra"), saved=True),
+        runs=False,
+    ),
+    # Evaluations.
+    "evaluate another file, held out": Case(
+        "not the file",
+        evaluate("--held-out", data="{here}/t.csv"),
+        table("t.csv", lambda frame: frame),
+    ),
+    "evaluate at an infinite budget": Case("finite", evaluate("--budget", "inf")),
+    "evaluate an unknown response": Case("'reply'", evaluate("--response", "reply")),
+    "evaluate on more arms": Case("", evaluate(data="{here}/t.csv"), table("t.csv", three_arms)),
+    # The demo and the command itself.
+    "demo of few rows": Case("--rows", ["demo", "--rows", 10, "--output", "{here}/d"]),
+    "demo without epochs": Case("--epochs", ["demo", "--epochs", 0, "--output", "{here}/d"]),
+    "demo of a negative seed": Case("--seed", ["demo", "--seed", -1, "--output", "{here}/d"]),
+    "no such command": Case("tarin", ["tarin"]),
+    "train without data": Case("DATA", ["train"]),
+}
+
+# Allocations, by a run and by a SavedModel.
+for _model in ("{run}", "{saved}"):
+    _of = _model.strip("{}")
+    TABLE |= {
+        f"NaN user, {_of}": Case(
+            "NaN", allocate(model=_model, data="{here}/u.csv"), table("u.csv", put("x", np.nan))
+        ),
+        f"column is absent, {_of}": Case(
+            "'noise'",
+            allocate(model=_model, data="{here}/u.csv"),
+            table("u.csv", lambda frame: frame.drop(columns="noise")),
+        ),
+        f"no user, {_of}": Case(
+            "empty",
+            allocate(model=_model, data="{here}/u.csv"),
+            table("u.csv", lambda frame: frame.head(0)),
+        ),
+        f"unknown id, {_of}": Case("'uid'", allocate("--id", "uid", model=_model)),
+        f"infeasible plan, {_of}": Case(
+            "infeasible", allocate(model=_model, budget=("--budget", 0.01))
+        ),
+        f"no budget, {_of}": Case("exactly one", allocate(model=_model, budget=())),
+        f"two budgets, {_of}": Case(
+            "exactly one", allocate(model=_model, budget=("--budget", 1, "--total-budget", 1))
+        ),
+        f"budget is NaN, {_of}": Case("finite", allocate(model=_model, budget=("--budget", "nan"))),
+        f"total is negative, {_of}": Case(
+            "not negative", allocate(model=_model, budget=("--total-budget", -3))
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_is_refused(tmp_path: Path, workspace: Workspace, name: str) -> None:
+    case = TABLE[name]
+    case.files(tmp_path, workspace)
+    before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
+    places = {
+        "{here}": tmp_path,
+        "{trial}": workspace.trial,
+        "{run}": workspace.run,
+        "{saved}": workspace.saved_model,
+    }
+    arguments = [str(argument) for argument in case.arguments]
+    for sign, place in places.items():
+        arguments = [argument.replace(sign, str(place)) for argument in arguments]
+    result = invoke(*arguments)
+    assert result.code == 2, result.err
+    lines = result.err.splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert len(errors) == 1 and lines[-1] == errors[0], result.err
+    assert case.expected in errors[0]
+    assert "Traceback" not in result.err
+    assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
