@@ -73,7 +73,8 @@ class FeatureSchema:
             ValueError: the inputs are neither columns by name nor one matrix.
         """
         if model not in _SCHEMAS:
-            _SCHEMAS[model] = cls._read_off(model)
+            with tf.init_scope():  # the first call may be inside a tf.function
+                _SCHEMAS[model] = cls._read_off(model)
         return _SCHEMAS[model]
 
     @classmethod
