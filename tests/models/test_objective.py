@@ -8,7 +8,7 @@ import tensorflow as tf
 from tfalloc.gradients import FiniteDifference, GoalGradient, Integrated, Smoothed
 from tfalloc.models import AllocationModel, WarmUp
 from tfalloc.models.objective import RATE, RunningNorms
-from tfalloc.models.schedules import budgets_to_judge
+from tfalloc.models.schedules import validation_budgets_of
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -175,12 +175,12 @@ def test_gradients_and_budgets_survive_saving(model_of, trial_of_two_arms, tmp_p
     assert kept.budget == (0.2, 0.4)
 
 
-def test_budgets_to_judge():
-    assert budgets_to_judge(None) == ()
-    assert budgets_to_judge(0.3) == (0.3,)
-    assert budgets_to_judge((0.2, 0.2)) == (0.2,)
-    np.testing.assert_allclose(budgets_to_judge((0.0, 1.0)), [0, 0.25, 0.5, 0.75, 1])
-    np.testing.assert_allclose(budgets_to_judge(lambda step: 0.5 + 0.0 * float(step)), [0.5])
+def test_validation_budgets_of():
+    assert validation_budgets_of(None) == ()
+    assert validation_budgets_of(0.3) == (0.3,)
+    assert validation_budgets_of((0.2, 0.2)) == (0.2,)
+    np.testing.assert_allclose(validation_budgets_of((0.0, 1.0)), [0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(validation_budgets_of(lambda step: 0.5 + 0.0 * float(step)), [0.5])
 
 
 def test_weight_decay_is_the_default_optimizer_s(model_of):

@@ -446,7 +446,7 @@ class TestKeepingTwoStage:
         two_stage, final = Best("val_loss"), Best("val_goal")
         logs = {"val_loss": 1.0, "val_goal": 0.30}
         two_stage.offer(logs, self.Model("two-stage", [0.1, -0.1, 0.0]))
-        final.inherit(two_stage)
+        final.start_from(two_stage)
         return final
 
     def test_luck_is_not_kept(self):
@@ -466,7 +466,7 @@ class TestKeepingTwoStage:
 
     def test_state_goes_with_it(self):
         final, again = self.best(), self.best()
-        again.inherited = None
+        again.to_beat = None
         again.set_state(final.get_state())
         again.offer({"val_goal": 0.40}, self.Model("epoch", [0.0, 0.0, 0.0]))
         assert again.weights == "two-stage"

@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 
-from tfalloc.models.whole_set import Rows, goals
+from tfalloc.models.whole_set import goals
 from tfalloc.outcome import expected_outcome
+
+
+def columns(v, c, t, y, z):
+    share = np.full(len(t), 0.5)
+    names = ("pred_response", "pred_cost", "treatment", "response", "cost", "propensity")
+    return dict(zip(names, (v, c, t, y, z, share), strict=True))
 
 
 def rows(n=4000, seed=0):
@@ -13,12 +19,12 @@ def rows(n=4000, seed=0):
     v, c = np.stack([0 * gain + 0.1, 0.1 + gain], 1), np.tile([0.2, 1.0], (n, 1))
     t = rng.integers(0, 2, n)
     y = (rng.random(n) < v[np.arange(n), t]).astype(float)
-    return Rows(v, c, t, y, c[np.arange(n), t], np.full(n, 0.5))
+    return columns(v, c, t, y, c[np.arange(n), t])
 
 
 def test_the_mean_over_budgets_and_each():
     trial = rows()
-    one = {b: expected_outcome(*trial, budget=b, method="path") for b in (0.4, 0.6)}
+    one = {b: expected_outcome(**trial, budget=b, method="path") for b in (0.4, 0.6)}
     logs = goals(trial, (0.4, 0.6)).logs
     assert logs["goal@0.4"] == float(one[0.4].response)
     assert logs["goal@0.6"] == float(one[0.6].response)
@@ -30,7 +36,7 @@ def test_the_mean_over_budgets_and_each():
 
 def test_a_budget_that_cannot_be_kept_counts_as_the_cheapest_arm():
     trial = rows()
-    untreated = trial.response[trial.treatment == 0].mean()
+    untreated = trial["response"][trial["treatment"] == 0].mean()
     logs = goals(trial, (0.05, 0.6)).logs
     assert logs["goal@0.05"] == pytest.approx(untreated)
     assert np.isfinite(logs["goal"]) and logs["goal@0.6"] > untreated
@@ -40,10 +46,10 @@ def test_a_budget_that_cannot_be_kept_counts_as_the_cheapest_arm():
 def test_nothing_matched_counts_as_the_cheapest_arm():
     trial = rows()
     # Predictions never choose the arm that the trial gave.
-    v = np.where(np.eye(2)[trial.treatment] > 0, 0.0, 1.0)
-    logs = goals(trial._replace(pred_response=v, pred_cost=np.full_like(v, 0.5)), (0.6,)).logs
+    v = np.where(np.eye(2)[trial["treatment"]] > 0, 0.0, 1.0)
+    logs = goals({**trial, "pred_response": v, "pred_cost": np.full_like(v, 0.5)}, (0.6,)).logs
     assert logs["matched"] == 0
-    assert logs["goal"] == pytest.approx(trial.response[trial.treatment == 0].mean())
+    assert logs["goal"] == pytest.approx(trial["response"][trial["treatment"] == 0].mean())
 
 
 def test_evaluate_takes_several_budgets(model_of, trial_of_two_arms):
@@ -71,7 +77,7 @@ def test_influences_give_the_error_of_a_paired_difference():
         policies = [
             np.stack([0 * x, u], 1) for u in (uplift + 0.01 * x, 0.1 + 0.05 * np.sin(9 * x))
         ]
-        a, b = (goals(Rows(v, cost, t, y, z, np.full(n, 0.5)), (0.3, 0.4)) for v in policies)
+        a, b = (goals(columns(v, cost, t, y, z), (0.3, 0.4)) for v in policies)
         differences.append(a.logs["goal"] - b.logs["goal"])
         errors.append(np.sqrt(np.sum((a.influence - b.influence) ** 2)))
     # The standard deviation of 150 replications is itself known to 6 %.

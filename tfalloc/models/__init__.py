@@ -5,7 +5,6 @@ from tfalloc._backend import require_tensorflow
 require_tensorflow()
 
 from tfalloc.models.allocation_model import AllocationModel  # noqa: E402
-from tfalloc.models.resume import Checkpoint  # noqa: E402
 from tfalloc.models.schedules import WarmUp  # noqa: E402
 
-__all__ = ["AllocationModel", "Checkpoint", "WarmUp"]
+__all__ = ["AllocationModel", "WarmUp"]

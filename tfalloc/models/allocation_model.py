@@ -1,8 +1,9 @@
 """`AllocationModel`: a Keras model whose predictions are trained through the allocation.
 
-The model only wires: features -> preprocessor -> network -> heads -> (v, c); how it is trained and
-judged is `GoalModel`'s. Raw features are turned into a matrix in the input pipeline, never in the
-compiled step, because string look-ups would keep XLA from compiling it.
+The model only wires: features -> preprocessor -> network -> heads -> (v, c). What a training step
+does is in `train_step`, which losses it has in `objective`, when training ends in `phases`. Raw
+features are turned into a matrix in the input pipeline, never in the compiled step, because string
+look-ups would keep XLA from compiling it.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from tfalloc.data import FeatureSchema, build_preprocessor
-from tfalloc.models import imitation, replicas
+from tfalloc.data import FeatureSchema, RCTData, build_preprocessor
+from tfalloc.models import cross_fitting, imitation, phases, replicas, resume
 from tfalloc.models.encoding import check_bins
-from tfalloc.models.goal_model import GoalModel
 from tfalloc.models.heads import (
     Heads,
     HeadSettings,
@@ -25,7 +26,13 @@ from tfalloc.models.heads import (
     check_trial,
     choose_cost_head,
 )
-from tfalloc.models.matrix_batches import as_batches, as_trial_data, sample_matrix
+from tfalloc.models.matrix_batches import (
+    as_batches,
+    as_trial_data,
+    batches_from,
+    sample_matrix,
+    split_rows,
+)
 from tfalloc.models.networks import (
     build_network,
     copy_untrained,
@@ -33,13 +40,16 @@ from tfalloc.models.networks import (
     freeze,
     frozen_layers,
 )
+from tfalloc.models.schedules import check_budgets
+from tfalloc.models.train_step import TrainStep
+from tfalloc.models.whole_set import whole_set_outcome
 
 # What a model is without further arguments (docs/which-method-when.md).
 ENCODED, NUM_BINS = "encoded", 16
 
 
 @keras.saving.register_keras_serializable(package="tfalloc")
-class AllocationModel(GoalModel):
+class AllocationModel(TrainStep):
     """Predicts response and cost of every treatment, trained for the budgeted assignment.
 
     Args:
@@ -126,6 +136,7 @@ class AllocationModel(GoalModel):
         self.seed = seed
         self.preprocessor = preprocessor
         self.network: Any = None  # a functional model once the number of features is known
+        self.goal_influence: Any = None  # of each row last evaluated, see `whole_set.WholeSet`
         self._head_of: dict[str, Any] = {"response": response_head, "cost": cost_head}
         self._outcome_losses: dict[str, Any] = {}
         self.outcome_heads: Any = None
@@ -238,15 +249,169 @@ class AllocationModel(GoalModel):
     def _predictions(self, raw: Any) -> dict[str, Any]:
         return self.outcome_heads(raw)
 
-    # Training ------------------------------------------------------------------------------
+    # Fit -----------------------------------------------------------------------------------
 
-    def _choose_losses(self, **outcome_losses: str | None) -> None:
-        self._outcome_losses = {
-            name: check_loss(self._head_of[name.removesuffix("_loss")], loss, name)
-            for name, loss in outcome_losses.items()
-        }
-        if self.outcome_heads is not None:
-            self.outcome_heads.use_losses(**self._outcome_losses)
+    def fit(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        batch_size: int | None = None,
+        epochs: int = 20,
+        validation_data: Any = None,
+        validation_split: float | None = None,
+        warm_start: bool | str = False,
+        doubly_robust: bool = False,
+        early_stopping: bool | int = True,
+        monitor: str | None = None,
+        callbacks: Any = None,
+        shuffle: bool = True,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        resume_from: Any = None,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """Trains, by default with early stopping on a validation share of the rows.
+
+        A model that has weights, trained or loaded, continues from them.
+
+        Args:
+          x: `RCTData`; or a dataset of (features, targets[, sample_weight]) as `RCTData.batches`
+            gives; or features, with `y` the dict of targets.
+          y: {"treatment", "response", "cost"[, "propensity"]}, only with plain features.
+          batch_size: rows a step; None: 10,000 (the paper's), less on small data. A dataset
+            brings its own batches.
+          epochs: at most this many; with a warm start, of each phase.
+          validation_data: same kinds as `x`; None: `validation_split` of the rows of `x`.
+          validation_split: share of the rows kept for validation; None: 0.2, or validation_data.
+            A dataset cannot be split.
+          warm_start: whether to train two-stage (goal_weight 0) to its least `val_loss` first, and
+            through the allocation from there with a fresh optimizer. The best epoch by `monitor`
+            is kept, but one through the allocation only if it beats that two-stage model (by more
+            than a standard error of the paired difference, if the monitor is "val_goal"): on the
+            validation rows the result is never worse than two-stage. The logs have `phase`, 1 or 2.
+            "given": the weights that the model has, trained, loaded or from `imitate`, take the
+            place of that two-stage model, and there is no first phase.
+          doubly_robust: whether to train two-stage copies of this model first, cross-fitted in two
+            folds of the training rows, whose predictions take noise out of the goal's gradient:
+            `gradients.Smoothed` becomes doubly robust, `gradients.Integrated` gets a baseline; the
+            others have no use for them. Costs two trainings of at most `epochs`.
+          early_stopping: stop, or end a phase, after 5 epochs (or the number given) without a
+            better `monitor`, and keep the best weights; off without validation rows, or with an
+            `EarlyStopping` of your own among `callbacks`.
+          monitor: metric that decides, the larger the better if its name has "goal" in it, else
+            the smaller; None: "val_goal" if there is a budget, else "val_loss". Where responses
+            are rare "val_goal" is noisy, and two-stage training does better by "val_loss".
+          callbacks: as in Keras. `val_loss`, `val_goal`, `val_response_loss`, … can be monitored.
+          shuffle: whether rows are reshuffled each epoch, by the model's seed.
+          sample_weight: [rows], with plain features.
+          initial_epoch: as in Keras.
+          resume_from: directory that keeps the state of training at the ends of epochs. A run that
+            was killed, at whatever moment, and is started again by the same calls goes on from the
+            last of them, and ends with the weights and the History that it would have had; a
+            finished one only gets these back. Other callbacks are restored too: by their
+            `get_state()` and `set_state(state)` if they have them, else their attributes that are
+            numbers, arrays or containers of these. A dataset of your own must have the same order
+            in every process. Long epochs can be cut by `steps_per_epoch`.
+          **kwargs: as `keras.Model.fit`.
+
+        Metrics of an epoch: `loss`, the prediction losses (`response_loss` + `cost_loss`); through
+        the allocation also means over batches of `goal` and `alpha` (the first gradient's),
+        `matched` rows, and `matched_responders` (NaN in the two-stage phase of a warm start). With
+        `val_` what `evaluate` gives.
+
+        Rows come as one endless stream, whose batch n is a function of (seed, n): an epoch is
+        `steps_per_epoch` batches of it, by default as many as there are whole ones among the rows
+        (rounded up to a multiple of `steps_per_execution`).
+
+        Raises:
+          ValueError: if the data do not fit the model, or `resume_from` is of a run with other data
+            or settings, before any step is taken.
+          OSError: if a file of streamed data cannot be read any more.
+        """
+        objective = self._compiled_objective()
+        train, valid, batch_size = split_rows(
+            x, y, sample_weight, validation_data, validation_split, batch_size, self.seed
+        )
+        callbacks = phases.plan(
+            callbacks,
+            objective,
+            warm_start=warm_start,
+            epochs=epochs - initial_epoch,
+            early_stopping=early_stopping,
+            monitor=monitor,
+            validate=None if valid is None else lambda: self._validation_logs(valid),
+        )
+        self._prepare(train, warm_start)
+        if isinstance(train, RCTData):
+            kwargs["steps_per_epoch"] = kwargs.get("steps_per_epoch") or len(train) // batch_size
+        first_epoch = initial_epoch
+        if resume_from is not None:
+            settings = {
+                "batch_size": batch_size,
+                "epochs": epochs,
+                "warm_start": warm_start,
+                "doubly_robust": doubly_robust,
+                "early_stopping": early_stopping,
+                "monitor": monitor,
+                "shuffle": shuffle,
+                "initial_epoch": initial_epoch,
+                **{name: value for name, value in kwargs.items() if name != "verbose"},
+            }
+            run = resume.Run(resume_from, self, callbacks, settings, train, valid)
+            if run.finished:
+                return run.result()
+            callbacks, first_epoch = run.callbacks, run.epoch or initial_epoch
+            if run.epoch and kwargs.get("verbose", "auto"):
+                print(f"resuming at epoch {run.epoch + 1}")
+        order = {"shuffle": shuffle, "seed": self.seed, "drop_remainder": True}
+        outcome_model = None
+        if doubly_robust:  # not kept: a run that goes on trains the same copies again
+            outcome_model = cross_fitting.copies_of(self, train, valid, batch_size, epochs, order)
+        self._use_outcome_model(outcome_model)
+        batches = batches_from(
+            train,
+            self.preprocessor,
+            batch_size,
+            epochs=(initial_epoch, first_epoch),
+            steps_per_epoch=kwargs.get("steps_per_epoch"),
+            steps_per_execution=self.steps_per_execution,
+            **order,
+        )
+        try:
+            with self.distribute_strategy.scope():
+                return super().fit(
+                    replicas.by_rows(batches),
+                    epochs=initial_epoch + phases.count(warm_start) * (epochs - initial_epoch),
+                    initial_epoch=first_epoch,
+                    validation_data=valid.batches(10_000) if isinstance(valid, RCTData) else valid,
+                    callbacks=callbacks,
+                    shuffle=False,  # the batches are shuffled already
+                    **kwargs,
+                )
+        except tf.errors.OpError as error:
+            for data in (train, valid):
+                if isinstance(data, RCTData) and data.failure is not None:
+                    raise data.failure from error
+            raise
+        finally:
+            self.train_through_allocation(objective.through_allocation)
+
+    def _prepare(self, train: Any, warm_start: bool | str) -> None:
+        """Fits preprocessing and starting points if they are not."""
+        if not self._adapted and warm_start == phases.GIVEN:
+            raise ValueError(
+                f"warm_start={phases.GIVEN!r} starts from weights that the model has, and it has "
+                "none yet: fit, load or imitate first, or pass warm_start=True."
+            )
+        if not self._adapted:
+            self.adapt(train)
+        self._check_trainable()
+
+    def _validation_logs(self, valid: Any) -> dict[str, float]:
+        """What an epoch that ended with these weights would log of the validation rows."""
+        logs = self.evaluate(valid, return_dict=True)
+        return {f"val_{name}": value for name, value in logs.items()}
 
     def imitate(
         self,
@@ -316,33 +481,51 @@ class AllocationModel(GoalModel):
             verbose=verbose,
         )
 
-    def two_stage_copy(self, seed: int) -> AllocationModel:
-        """An untrained model of the same shape, compiled with goal_weight 0, on the matrix."""
-        shape = {**self.get_config(), "preprocessor": None, "seed": seed}
-        shape.pop("name")
-        copy = type(self).from_config(shape)
-        copy.outcome_heads.set_weights(self.outcome_heads.get_weights())
-        copy_untrained(self.network, copy.network)
-        optimizer = type(self.optimizer).from_config(self.optimizer.get_config())
-        copy.compile(optimizer, jit_compile=bool(self.jit_compile), **self._outcome_losses)
-        return copy
+    # Evaluate ------------------------------------------------------------------------------
 
-    def outcomes_of(self, matrix: Any) -> dict[str, Any]:
-        """Predictions for a preprocessed batch, as a pure function of tensors."""
-        return self._predictions(self.network(matrix, training=False))
+    def evaluate(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        batch_size: int | None = None,
+        sample_weight: Any = None,
+        return_dict: bool = False,
+        budget: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Losses and the goal over the whole set: exact outcome curves, not a mean of batches.
 
-    @property
-    def _adapted(self) -> bool:
-        return self.network is not None and self.outcome_heads.started
+        Args:
+          x: as in `fit`.
+          y: as in `fit`.
+          batch_size: rows a step of prediction; it does not change the result.
+          sample_weight: [rows], with plain features.
+          return_dict: whether to return a dict instead of a list.
+          budget: cost per user, one or several; None: the validation budgets compiled.
+          **kwargs: accepted for Keras, which calls this for validation.
 
-    def _prediction_losses(
-        self, raw: Any, targets: dict[str, Any], sample_weight: Any
-    ) -> dict[str, Any]:
-        """Mean prediction loss of each outcome, scalars; rows weigh `sample_weight`."""
-        rows = self.outcome_heads.errors(
-            raw, targets["treatment"], targets["response"], targets["cost"]
-        )
-        return {f"{name}_loss": replicas.mean(x, sample_weight) for name, x in rows.items()}
+        Returns:
+          loss (the prediction losses), response_loss, cost_loss and, where there is a budget:
+          goal (response per user at that budget), cost (per user at the chosen alpha), alpha and
+          matched (rows), means over budgets if there are several, and then also the goal at each,
+          "goal@0.04". Where these rows do not show a price that keeps a budget, its goal counts as
+          the mean response under the cheapest arm, and cost and alpha are NaN.
+
+        Raises:
+          ValueError: if the model has no network yet, the set is empty, or a budget is negative or
+            not finite.
+        """
+        self._require_network()
+        if not isinstance(x, tf.data.Dataset):
+            x = as_trial_data(x, y, sample_weight)
+        if budget is not None:
+            budgets = check_budgets(budget)
+        else:
+            budgets = self._objective.validation_budgets if self._objective else ()
+        batches = as_batches(x, self.preprocessor, batch_size or 10_000)
+        logs, self.goal_influence = whole_set_outcome(self, batches, budgets)
+        return logs if return_dict else list(logs.values())
 
     # Prediction ----------------------------------------------------------------------------
 
@@ -374,6 +557,50 @@ class AllocationModel(GoalModel):
             return super().make_predict_function(force)
         finally:
             self.jit_compile = jit_compile
+
+    # Losses and copies ---------------------------------------------------------------------
+
+    def _choose_losses(self, **outcome_losses: str | None) -> None:
+        self._outcome_losses = {
+            name: check_loss(self._head_of[name.removesuffix("_loss")], loss, name)
+            for name, loss in outcome_losses.items()
+        }
+        if self.outcome_heads is not None:
+            self.outcome_heads.use_losses(**self._outcome_losses)
+
+    def two_stage_copy(self, seed: int) -> AllocationModel:
+        """An untrained model of the same shape, compiled with goal_weight 0, on the matrix."""
+        shape = {**self.get_config(), "preprocessor": None, "seed": seed}
+        shape.pop("name")
+        copy = type(self).from_config(shape)
+        copy.outcome_heads.set_weights(self.outcome_heads.get_weights())
+        copy_untrained(self.network, copy.network)
+        optimizer = type(self.optimizer).from_config(self.optimizer.get_config())
+        copy.compile(optimizer, jit_compile=bool(self.jit_compile), **self._outcome_losses)
+        return copy
+
+    def outcomes_of(self, matrix: Any) -> dict[str, Any]:
+        """Predictions for a preprocessed batch, as a pure function of tensors."""
+        return self._predictions(self.network(matrix, training=False))
+
+    def asked_for(self) -> dict[str, Any]:
+        """What was asked of the network; its preprocessing follows from the data."""
+        left_out = ("name", "preprocessor", "dtype")
+        config = {name: x for name, x in self.get_config().items() if name not in left_out}
+        return {**config, "dtype": self.dtype_policy.name}
+
+    @property
+    def _adapted(self) -> bool:
+        return self.network is not None and self.outcome_heads.started
+
+    def _prediction_losses(
+        self, raw: Any, targets: dict[str, Any], sample_weight: Any
+    ) -> dict[str, Any]:
+        """Mean prediction loss of each outcome, scalars; rows weigh `sample_weight`."""
+        rows = self.outcome_heads.errors(
+            raw, targets["treatment"], targets["response"], targets["cost"]
+        )
+        return {f"{name}_loss": replicas.mean(x, sample_weight) for name, x in rows.items()}
 
     # Saving --------------------------------------------------------------------------------
 

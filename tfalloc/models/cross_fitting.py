@@ -15,6 +15,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfalloc.gradients import Gradient
+from tfalloc.models.matrix_batches import as_batches
+
 NUM_FOLDS = 2
 # Odd multipliers: "splitmix" finaliser for 32 bits (Steele, Lea and Flood 2014).
 _MIX = (0x7FEB352D, 0x846CA68B - 2**32)
@@ -82,3 +85,36 @@ def cross_fit(
     for fold, copy in enumerate(copies):
         copy.fit(without(fold), monitor="val_loss", verbose=0, **options)
     return CrossFitted(copies)
+
+
+def copies_of(
+    model: Any, train: Any, valid: Any, batch_size: int, epochs: int, order: dict[str, Any]
+) -> CrossFitted:
+    """The copies that `fit(doubly_robust=True)` trains first, each time the same.
+
+    Args:
+      model: compiled and adapted.
+      train: rows to train on, `RCTData` or a dataset.
+      valid: rows to validate on, or None.
+      batch_size: rows a step.
+      epochs: at most.
+      order: of `RCTData.batches`: shuffle, seed, drop_remainder.
+
+    Raises:
+      ValueError: no gradient of the model has a use for them.
+    """
+    objective = model._compiled_objective()
+    used = any(
+        isinstance(gradient, Gradient) and type(gradient).extra is not Gradient.extra
+        for _, gradient in objective.gradients
+    )
+    if not (objective.through_allocation and used):
+        raise ValueError(
+            "doubly_robust=True needs a goal_weight above 0 and a gradient that takes a model of "
+            "outcomes: compile with gradients.Smoothed() or gradients.Integrated()."
+        )
+    batches = as_batches(train, model.preprocessor, batch_size, **order)
+    if valid is not None:
+        valid = as_batches(valid, model.preprocessor, 10_000)
+    with model.distribute_strategy.scope():
+        return cross_fit(model, batches, epochs=epochs, validation_data=valid)

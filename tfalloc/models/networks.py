@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfalloc.models import replicas
+from tfalloc.models import _keras, replicas
 from tfalloc.models.encoding import PiecewiseLinear
 
 PRESETS = {"encoded": (16,), "paper": (512, 256, 128, 64), "small": (16,)}
@@ -179,8 +179,7 @@ def copy_untrained(source: keras.Model, target: keras.Model) -> None:
 
     A frozen trunk means what its weights say, and the constants of a `Normalization` likewise.
     """
-    layers = (network._flatten_layers(include_self=False) for network in (source, target))
-    for given, made in zip(*layers, strict=True):
+    for given, made in zip(_keras.all_layers(source), _keras.all_layers(target), strict=True):
         if given.weights and not given.trainable_weights:
             made.set_weights(given.get_weights())
 

@@ -40,10 +40,10 @@ from tfalloc.gradients import FiniteDifference, GoalGradient
 from tfalloc.models import replicas
 from tfalloc.models.schedules import (
     Budget,
-    budgets_to_judge,
     check_budget,
     check_budgets,
     check_goal_weight,
+    validation_budgets_of,
 )
 
 SCALES = ("normalized", "paper")
@@ -65,7 +65,7 @@ class Objective:
       goal_scale: "normalized" or "paper".
       budget: cost per user: None, a number, a range (low, high) or a callable of the step.
       gradients: (weight, gradient) of every gradient.
-      validation_budgets: budgets at which validation judges, ascending; empty without a budget.
+      validation_budgets: at which validation reports the goal, ascending; empty without a budget.
     """
 
     goal_weight: Any
@@ -92,10 +92,10 @@ class Objective:
                 "budget=(low, high)."
             )
         if validation_budgets is None:
-            judged = budgets_to_judge(budget)
+            reported = validation_budgets_of(budget)
         else:
-            judged = check_budgets(validation_budgets)
-        return cls(goal_weight, goal_scale, budget, _weighted(gradient), judged)
+            reported = check_budgets(validation_budgets)
+        return cls(goal_weight, goal_scale, budget, _weighted(gradient), reported)
 
     @property
     def through_allocation(self) -> bool:

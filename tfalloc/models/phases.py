@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from tfalloc._warn import warn
+from tfalloc.models.objective import Objective
 
 DEFAULT_PATIENCE = 5
 GIVEN = "given"  # of warm_start
@@ -40,11 +41,11 @@ class Best:
         self.weights: list[Any] | None = None
         self.logs: dict[str, float] = {}
         self.influence: Any = None  # of each validation row on the goal
-        self.inherited: tuple[float, Any] | None = None
+        self.to_beat: tuple[float, Any] | None = None  # a goal and its influence
 
     def get_state(self) -> dict[str, Any]:
         """What `set_state` takes."""
-        kept = ("value", "waited", "weights", "logs", "influence", "inherited")
+        kept = ("value", "waited", "weights", "logs", "influence", "to_beat")
         return {name: getattr(self, name) for name in kept}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -61,36 +62,36 @@ class Best:
             value = math.nan  # predictions that are no numbers have the goal of the cheapest arm
         self.waited += 1
         influence = getattr(model, "goal_influence", None)
-        better = value > self.value and self._beats_inherited(value, influence)
+        better = value > self.value and self._beats_the_start(value, influence)
         if better or self.weights is None:
             self.value = -math.inf if math.isnan(value) else value
             self.weights, self.logs, self.waited = model.get_weights(), dict(logs), 0
             self.influence = influence
 
-    def _beats_inherited(self, value: float, influence: Any) -> bool:
+    def _beats_the_start(self, value: float, influence: Any) -> bool:
         """By more than a standard error: else the luckiest of many epochs always wins."""
-        if self.inherited is None or influence is None:
+        if self.to_beat is None or influence is None:
             return True
-        base, reference = self.inherited
+        base, reference = self.to_beat
         return value - base > float(np.sqrt(np.sum((influence - reference) ** 2)))
 
-    def inherit(self, other: Best) -> None:
+    def start_from(self, other: Best) -> None:
         """Starts from the best epoch by another metric: what follows has to beat it by this one."""
         if self.monitor in other.logs:
             value = self.sign * other.logs[self.monitor]
             self.value = -math.inf if math.isnan(value) else value
             self.weights, self.logs, self.influence = other.weights, other.logs, other.influence
             if self.monitor == "val_goal" and self.influence is not None:
-                self.inherited = self.value, self.influence
+                self.to_beat = self.value, self.influence
 
 
 class Phases(keras.callbacks.Callback):
     """Ends phases when validation no longer improves, and keeps the best weights of all of them.
 
-    The two-stage phase of a warm start is judged by `val_loss`, which it trains: the goal of a
-    validation set is noisy, and the best of many epochs by it is a lucky one. What that phase hands
-    on is then kept unless an epoch through the allocation beats it by `monitor`; if that is the
-    goal, by more than a standard error of the difference on the same rows.
+    The best epoch of the two-stage phase of a warm start is that of the least `val_loss`, which it
+    trains: the goal of a validation set is noisy, and the best of many epochs by it is a lucky one.
+    Its weights are then kept unless an epoch through the allocation beats them by `monitor`; if
+    that is the goal, by more than a standard error of the difference on the same rows.
 
     Args:
       through_allocation: for each phase, whether it differentiates the goal.
@@ -98,9 +99,9 @@ class Phases(keras.callbacks.Callback):
       monitor: name of the metric that decides what is kept, and when the last phase ends.
       patience: epochs of a phase without a better value before it ends; None: all epochs.
       keep_best: whether the weights of the best epoch are restored, else the last are kept.
-      judge: gives the validation logs of the weights that the model starts with, which the last
-        phase has to beat as it has to beat what a two-stage phase hands on; None: they do not
-        count.
+      validate_start: gives the validation logs of the weights that the model starts with, which
+        the last phase has to beat as it has to beat the best of a two-stage phase; None: they do
+        not count.
     """
 
     def __init__(
@@ -110,11 +111,11 @@ class Phases(keras.callbacks.Callback):
         monitor: str,
         patience: int | None,
         keep_best: bool,
-        judge: Callable[[], dict[str, float]] | None = None,
+        validate_start: Callable[[], dict[str, float]] | None = None,
     ):
         super().__init__()
         self.through_allocation, self.epochs, self.keep_best = through_allocation, epochs, keep_best
-        self.judge = judge
+        self.validate_start = validate_start
         self.patience = math.inf if patience is None else patience
         self.phase, self.phase_epochs = 0, 0
         self.final = Best(monitor)
@@ -131,10 +132,10 @@ class Phases(keras.callbacks.Callback):
             optimizer = self.model.optimizer
             self.fresh_optimizer = type(optimizer).from_config(optimizer.get_config())
             self.fresh_optimizer.build(self.model.trainable_variables)
-        if self.judge is not None:
+        if self.validate_start is not None:
             given = Best(self.final.monitor)
-            given.offer(self.judge(), self.model)
-            self.final.inherit(given)
+            given.offer(self.validate_start(), self.model)
+            self.final.start_from(given)
         self.model.train_through_allocation(self.through_allocation[self.phase])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -151,7 +152,7 @@ class Phases(keras.callbacks.Callback):
         self._restore(self.current)
         self._restart_optimizer()
         self.phase, self.phase_epochs = self.phase + 1, 0
-        self.final.inherit(self.current)
+        self.final.start_from(self.current)
         self.current = self.final
         self.model.train_through_allocation(self.through_allocation[self.phase])
 
@@ -246,30 +247,31 @@ class WarnOfFewMatches(keras.callbacks.Callback):
             )
 
 
+def count(warm_start: bool | str) -> int:
+    """Number of phases."""
+    return 2 if warm_start is True else 1
+
+
 def plan(
     callbacks: Any,
+    objective: Objective,
     *,
-    through_allocation: bool,
     warm_start: bool | str,
     epochs: int,
     early_stopping: bool | int,
     monitor: str | None,
-    validated: bool,
-    judged: bool,
-    judge: Callable[[], dict[str, float]] | None = None,
+    validate: Callable[[], dict[str, float]] | None,
 ) -> list[Any]:
     """The callbacks of a training, the user's and ours.
 
     Args:
       callbacks: the user's: None, one or several.
-      through_allocation: whether the model has a goal_weight other than 0.
+      objective: what the model was compiled with.
       warm_start: as in `fit`.
       epochs: at most, of each phase.
       early_stopping: as in `fit`.
       monitor: as in `fit`.
-      validated: whether there are validation rows.
-      judged: whether validation has budgets to judge at.
-      judge: gives the validation logs of the model as it is.
+      validate: gives the validation logs of the model as it is; None without validation rows.
 
     Returns:
       First `EpochLogs`, so that the user's callbacks see what it writes; last what may put weights
@@ -286,12 +288,12 @@ def plan(
     own = any(isinstance(each, keras.callbacks.EarlyStopping) for each in callbacks)
     if warm_start not in (True, False, GIVEN):
         raise ValueError(f"warm_start={warm_start!r}: expected True, False or {GIVEN!r}.")
-    if warm_start and not through_allocation:
+    if warm_start and not objective.through_allocation:
         raise ValueError(
             f"warm_start={warm_start!r} trains through the allocation from a two-stage model: "
             "compile with a goal_weight above 0 and a budget."
         )
-    if warm_start == GIVEN and not validated:
+    if warm_start == GIVEN and validate is None:
         raise ValueError(
             f"warm_start={GIVEN!r} keeps the weights that the model has unless an epoch beats "
             "them on validation rows: pass validation_data or a validation_split."
@@ -310,16 +312,16 @@ def plan(
     if early_stopping is not True and early_stopping < 0:
         raise ValueError(f"early_stopping={early_stopping!r}: expected True, False or a patience.")
     if monitor is None:
-        monitor = "val_goal" if judged else "val_loss"
-    stops = bool(early_stopping) and validated and not own
+        monitor = "val_goal" if objective.validation_budgets else "val_loss"
+    stops = bool(early_stopping) and validate is not None and not own
     patience = DEFAULT_PATIENCE if early_stopping is True else int(early_stopping)
     phases = Phases(
-        [False, True] if warm_start is True else [through_allocation],
+        [False, True] if warm_start is True else [objective.through_allocation],
         epochs,
         monitor,
         patience if stops else None,
-        keep_best=stops or bool(warm_start and validated),
-        judge=judge if warm_start == GIVEN else None,
+        keep_best=stops or bool(warm_start and validate),
+        validate_start=validate if warm_start == GIVEN else None,
     )
-    watch = [WarnOfFewMatches()] if through_allocation else []
+    watch = [WarnOfFewMatches()] if objective.through_allocation else []
     return [EpochLogs(phases if warm_start is True else None), *callbacks, *watch, phases]

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 Budget = float | tuple[float, float] | Callable[[tf.Tensor], Any] | None
 
-RANGE_POINTS = 5  # budgets at which validation judges a range
+RANGE_POINTS = 5  # budgets at which validation reports a range
 
 
 def check_budget(budget: Any) -> Budget:
@@ -49,11 +49,11 @@ def check_budgets(budgets: Any) -> tuple[float, ...]:
     return tuple(np.unique(_numbers("budgets", budgets)).tolist())
 
 
-def budgets_to_judge(budget: Budget) -> tuple[float, ...]:
-    """Where validation judges a budget of training: there, or at five points of a range.
+def validation_budgets_of(budget: Budget) -> tuple[float, ...]:
+    """Where validation reports a budget of training: there, or at five points of a range.
 
     Example:
-      >>> budgets_to_judge((0.25, 0.5))
+      >>> validation_budgets_of((0.25, 0.5))
       (0.25, 0.3125, 0.375, 0.4375, 0.5)
     """
     if budget is None:

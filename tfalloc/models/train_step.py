@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from tfalloc.gradients import Gradient
-from tfalloc.models import replicas
+from tfalloc.models import _keras, replicas
 from tfalloc.models.cross_fitting import CrossFitted
 from tfalloc.models.objective import Objective, RunningNorms, surrogate
 from tfalloc.models.resume import described
@@ -22,6 +22,7 @@ METRICS = ("loss", "response_loss", "cost_loss")
 GOAL_METRICS = ("goal", "alpha", "matched", "matched_responders")
 
 
+@_keras.built_by_adapt
 class TrainStep(keras.Model):
     """Compiles an objective and takes one training step.
 
@@ -109,7 +110,7 @@ class TrainStep(keras.Model):
         self._objective = objective
         self._through_allocation = objective.through_allocation
         # Now, because callbacks may change the learning rate.
-        self._compile_settings = described(
+        self.compile_settings = described(
             {
                 "optimizer": optimizer,
                 "response_loss": response_loss,
@@ -130,11 +131,8 @@ class TrainStep(keras.Model):
 
         The step compiled for it would go on training the weights as they were.
         """
-        optimizer: Any = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        if not optimizer.built:
-            return
-        known = {id(each) for each in optimizer._trainable_variables}
-        if known != {id(each) for each in self.trainable_variables}:
+        known = _keras.trained_by(self.optimizer)
+        if known and known != {id(each) for each in self.trainable_variables}:
             raise ValueError(
                 f"the optimizer knows {len(known)} weights, but "
                 f"{len(self.trainable_variables)} are to be trained: layers were frozen, or no "
@@ -145,6 +143,12 @@ class TrainStep(keras.Model):
         """Whether the training step differentiates the goal, or only the prediction losses."""
         if wanted != self._through_allocation:
             self._through_allocation = wanted
+            self.make_train_function(force=True)
+
+    def _use_outcome_model(self, outcome_model: CrossFitted | None) -> None:
+        """Of `doubly_robust`; None: goals are differentiated without."""
+        if outcome_model is not self._outcome_model:
+            self._outcome_model = outcome_model
             self.make_train_function(force=True)
 
     # One step ------------------------------------------------------------------------------
@@ -276,13 +280,6 @@ class TrainStep(keras.Model):
         if force or not self.train_function:  # type: ignore[has-type]
             self.train_function = replicas.train_function(self)
         return self.train_function
-
-    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        # `adapt` has built the network. Keras would draw a batch to build it, which under a
-        # strategy shifts the order of the rows by an epoch.
-        if self.built and not self.optimizer.built:
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
 
     def _predictions(self, raw: dict[str, Any]) -> dict[str, Any]:
         """{"response", "cost"}, each [batch, K], from the network's raw outputs."""
