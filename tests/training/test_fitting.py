@@ -26,7 +26,7 @@ class Spoils(keras.callbacks.TerminateOnNaN):
 def test_nan_after_a_good_epoch_leaves_its_model(workspace, tmp_path, monkeypatch):
     monkeypatch.setattr(keras.callbacks, "TerminateOnNaN", Spoils)
     run = tmp_path / "run"
-    command = ["train", workspace.trial, *PLAIN, "--epochs", 9, "--checkpoint-seconds", 0]
+    command = ["train", workspace.trial, *PLAIN, "--epochs", 9]
     result = invoke(*command, "--output", run)
     assert result.code == 0, result.err
     said = " ".join(result.err.split())
@@ -39,7 +39,7 @@ def test_nan_after_a_good_epoch_leaves_its_model(workspace, tmp_path, monkeypatc
 
 
 def test_nan_from_the_start_leaves_nothing(workspace, tmp_path):
-    options = ["--learning-rate", 1e30, "--checkpoint-seconds", 0, "--output", tmp_path / "run"]
+    options = ["--learning-rate", 1e30, "--output", tmp_path / "run"]
     result = invoke("train", workspace.trial, *PLAIN, *options)
     assert result.code == 2
     assert result.err.splitlines()[-1].startswith("error: training diverged")

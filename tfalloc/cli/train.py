@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,17 +50,12 @@ def train(
         bool,
         typer.Option("--restart", help="Start afresh instead of where a killed run stopped."),
     ] = False,
-    checkpoint_seconds: Annotated[
-        float, typer.Option(help="Least time between two checkpoints; at most 1 % goes into them.")
-    ] = 10.0,
 ) -> None:
     """Train a model on a randomised trial, and evaluate it on rows it has not seen.
 
     A run that was killed goes on where it stopped when the same command is given again: until it is
-    done, its checkpoints are in DIR.partial.
+    done, its state is in DIR.partial.
     """
-    if not (math.isfinite(checkpoint_seconds) and checkpoint_seconds >= 0):
-        raise ValueError(f"--checkpoint-seconds {checkpoint_seconds}: expected a number from 0.")
     _files.check_free(output, overwrite=overwrite)
     _files.require_writable(output)
     is_csv(data)
@@ -95,7 +89,6 @@ def train(
             path=data,
             overwrite=overwrite,
             restart=restart,
-            checkpoint_seconds=checkpoint_seconds,
             watcher=watching,
         )
     _print(trained)

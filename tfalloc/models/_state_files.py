@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from tfalloc._files import write_file
 from tfalloc._version import __version__
 from tfalloc._warn import warn
 
@@ -65,14 +66,7 @@ class States:
             self.newest = self._read_newest()
         else:
             content = {"format": FORMAT, "tfalloc": __version__, "settings": settings}
-            try:
-                self.directory.mkdir(parents=True, exist_ok=True)
-                _write_whole(self.directory / RUN, json.dumps(content, indent=1).encode())
-            except OSError as error:
-                raise ValueError(
-                    f"cannot write checkpoints to {self.directory} ({error.strerror}); expected a "
-                    "writable directory."
-                ) from error
+            write_file(self.directory / RUN, json.dumps(content, indent=1))
         self._warned = False
         self._written, self._spent = -np.inf, 0.0  # when, and seconds that it took
 
@@ -93,15 +87,15 @@ class States:
         paths = self._paths()
         number = 1 + (int(paths[-1].stem.split("-")[1]) if paths else 0)
         try:
-            _write_whole(self.directory / f"state-{number:08d}.npz", _pack(state))
+            write_file(self.directory / f"state-{number:08d}.npz", _pack(state))
             for old in paths[: 1 - KEPT]:
                 old.unlink(missing_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             if not self._warned:
                 self._warned = True
                 kept = f"the last one is {paths[-1].name}" if paths else "there is none yet"
                 warn(
-                    f"cannot write a checkpoint to {self.directory} ({error.strerror or error}): "
+                    f"cannot write a checkpoint to {self.directory} ({error}): "
                     f"training goes on without new ones until that works; {kept}."
                 )
         self._written = time.monotonic()
@@ -145,26 +139,6 @@ class States:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 100 else f"{text[:97]}…"
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Writes a file that is there as a whole or not at all, also after a loss of power."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _pack(state: Any) -> bytes:

@@ -22,7 +22,7 @@ import tensorflow as tf
 from tfalloc._warn import warn
 from tfalloc.data import RCTData
 from tfalloc.models import _keras
-from tfalloc.models._state_files import States
+from tfalloc.models._state_files import OtherRunError, States
 
 
 class Run:
@@ -163,6 +163,9 @@ def _variables(model: Any) -> list[Any]:
         *(each for metric in model.training_state_metrics for each in metric.variables),
     ]
     return list({id(each): each for each in everything}.values())
+
+
+__all__ = ["KeepState", "OtherRunError", "Run", "described"]
 
 
 # What callbacks know ------------------------------------------------------------------------------

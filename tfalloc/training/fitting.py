@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ import pandas as pd
 
 from tfalloc import gradients
 from tfalloc.data import RCTData
-from tfalloc.models import AllocationModel, Checkpoint
+from tfalloc.models import AllocationModel
 from tfalloc.models.resume import OtherRunError
 from tfalloc.training.recipe import Recipe, RecipeError
 
@@ -22,7 +23,7 @@ def fit(
     data: RCTData,
     recipe: Recipe,
     *,
-    checkpoint: Checkpoint | None = None,
+    keep: Path | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     say: Callable[[str], None] | None = None,
 ) -> tuple[AllocationModel, pd.DataFrame]:
@@ -31,7 +32,7 @@ def fit(
     Args:
       data: training rows, validation share included.
       recipe: how.
-      checkpoint: where a killed run goes on; None: it does not.
+      keep: directory from which a killed run goes on; None: it does not.
       callbacks: of Keras, such as a progress bar.
       say: called with a line about anything unusual; None: a Python warning.
 
@@ -84,7 +85,7 @@ def fit(
                 monitor="val_goal" if recipe.goal_weight else "val_loss",
                 callbacks=[*callbacks, keras.callbacks.TerminateOnNaN()],
                 verbose=0,
-                resume_from=checkpoint,
+                resume_from=keep,
             )
     except OtherRunError as error:
         raise ValueError(
@@ -98,7 +99,7 @@ def fit(
     # XLA and plain graphs notice at different times: by the loss, or by the weights after a step.
     broken = ~np.isfinite(frame[["loss", "val_loss"]]).all(axis=1)
     if broken.iloc[-1]:
-        _check_something_good(model, broken, checkpoint)
+        _check_something_good(model, broken, keep)
         say(
             f"the loss stopped being finite in epoch {len(frame)}; the model is that of epoch "
             f"{best_epoch(frame)['epoch']:.0f}. A smaller --learning-rate or --goal-weight may do "
@@ -107,14 +108,12 @@ def fit(
     return model, frame
 
 
-def _check_something_good(
-    model: AllocationModel, broken: pd.Series, checkpoint: Checkpoint | None
-) -> None:
+def _check_something_good(model: AllocationModel, broken: pd.Series, keep: Path | None) -> None:
     if not broken.all() and all(np.isfinite(each).all() for each in model.get_weights()):
         return
-    if checkpoint is not None:
+    if keep is not None:
         # Resuming would end in the same way, and other settings need a fresh start.
-        shutil.rmtree(checkpoint.directory, ignore_errors=True)
+        shutil.rmtree(keep, ignore_errors=True)
     raise ValueError(
         "training diverged: the loss is not finite; pass a smaller --learning-rate or "
         "--goal-weight."

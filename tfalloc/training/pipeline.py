@@ -15,7 +15,7 @@ from tfalloc import _files
 from tfalloc._warn import warn as python_warning
 from tfalloc.data import RCTData
 from tfalloc.evaluation import outcome_curve
-from tfalloc.models import AllocationModel, Checkpoint
+from tfalloc.models import AllocationModel
 from tfalloc.training import held_out
 from tfalloc.training import run as run_files
 from tfalloc.training.columns import Columns
@@ -68,13 +68,12 @@ def train(
     path: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     restart: bool = False,
-    checkpoint_seconds: float = 10.0,
     watcher: Watcher | None = None,
 ) -> TrainedRun:
     """Trains on a trial, evaluates on rows that the model has not seen, leaves a run's directory.
 
     A run that was killed goes on where it stopped when the same call is made again: until it is
-    done, its checkpoints are in `output`.partial.
+    done, its state is in `output`.partial.
 
     Args:
       data: the trial, in memory or streamed.
@@ -84,7 +83,6 @@ def train(
       path: of that file.
       overwrite: whether an earlier output of that name is replaced.
       restart: start afresh instead of where a killed run stopped.
-      checkpoint_seconds: least time between two checkpoints; at most 1 % goes into them.
       watcher: who is told how it goes.
 
     Raises:
@@ -117,11 +115,10 @@ def train(
         fresh,
         kept,
     ):
-        checkpoints = {
-            name: Checkpoint(kept / name.replace(" ", "-"), checkpoint_seconds)
-            for name in (held_out.MODEL, held_out.TWO_STAGE)
+        directories = {
+            name: kept / name.replace(" ", "-") for name in (held_out.MODEL, held_out.TWO_STAGE)
         }
-        outcomes, versus, rows = _train_into(fresh, data, config, checkpoints, watcher)
+        outcomes, versus, rows = _train_into(fresh, data, config, directories, watcher)
     return TrainedRun(Run(Path(output), config), outcomes, versus, rows)
 
 
@@ -129,7 +126,7 @@ def _train_into(
     folder: Path,
     data: RCTData,
     config: run_files.Config,
-    checkpoints: dict[str, Checkpoint],
+    directories: dict[str, Path],
     watcher: Watcher,
 ) -> tuple[pd.DataFrame, list[dict[str, float]], int]:
     """Fits, evaluates on held-out rows, writes."""
@@ -142,7 +139,7 @@ def _train_into(
     if recipe.compare_two_stage:
         recipes[held_out.TWO_STAGE] = recipe.two_stage()
     for name, each in recipes.items():
-        models[name], histories[name] = watched_fit(rows, each, name, watcher, checkpoints[name])
+        models[name], histories[name] = watched_fit(rows, each, name, watcher, directories[name])
     predictions, outcomes = held_out.predict_trial(models, unseen)
     everyone = held_out.with_baselines(predictions, rows, len(unseen))
     table = held_out.outcomes_at(everyone, outcomes, points)
@@ -189,7 +186,7 @@ def watched_fit(
     recipe: Recipe,
     name: str,
     watcher: Watcher,
-    checkpoint: Checkpoint | None = None,
+    keep: Path | None = None,
 ) -> tuple[AllocationModel, pd.DataFrame]:
     """As `fit`, with somebody watching."""
 
@@ -198,7 +195,7 @@ def watched_fit(
 
     try:
         callbacks = watcher.callbacks(name, recipe.steps_per_epoch(len(rows)))
-        return fit(rows, recipe, checkpoint=checkpoint, callbacks=callbacks, say=say)
+        return fit(rows, recipe, keep=keep, callbacks=callbacks, say=say)
     finally:
         watcher.trained(name)
 
