@@ -65,14 +65,57 @@ def imitate(
     x: Any,
     predictions: Any,
     *,
-    epochs: int,
-    batch_size: int | None,
-    learning_rate: float,
-    sample_weight: Any,
-    seed: int | None,
-    verbose: Any,
+    epochs: int = 30,
+    batch_size: int | None = None,
+    learning_rate: float = 3e-3,
+    sample_weight: Any = None,
+    seed: int | None = None,
+    verbose: Any = "auto",
 ) -> keras.callbacks.History:
-    """`AllocationModel.imitate`, which documents the arguments."""
+    """Trains the network on what another learner predicts of every arm ("distillation").
+
+    A trial shows one arm of each user, a teacher speaks of all of them: the network comes to
+    predict what the teacher does, and `fit` goes on from there through the allocation. The
+    model need not be compiled; an optimizer that it has is left as it is, and so are losses
+    chosen by `compile`, which are used here.
+
+    Args:
+      x: `RCTData`, on which preprocessing and heads start as in `fit` if they have not; or,
+        after `adapt` or `fit`, raw features as for `predict`.
+      predictions: {"response": [N, K], "cost": [N, K]}, means per user as `predict` gives them,
+        in the order of the rows of `x`. A teacher that overfits should be cross-fitted: each
+        row predicted by a copy that has not seen it. Costs that are "constant" or
+        "on_response" are not learned, and may be left out.
+      epochs: passes over the rows.
+      batch_size: rows a step; None: 1,000, less on small data.
+      learning_rate: of Adam at first; it falls to 0 along a cosine.
+      sample_weight: [N], what a row counts; None: that of the trial, if it has one.
+      seed: seeds the shuffling of rows; None: the model's.
+      verbose: as in `keras.Model.fit`.
+
+    Returns:
+      History of `loss`, `response_loss` and `cost_loss`, means of each epoch over rows and
+      arms. Where predictions are imitated exactly, squared errors are 0, but cross entropy and
+      Poisson are not.
+
+    The feature matrix of all rows is held in memory, as the predictions are.
+
+    Raises:
+      ValueError: if predictions are not finite [N, K] within the range of their head; if a head
+        is "hurdle", whose loss wants outcomes, not means; or an argument is out of range.
+
+    Example:
+      >>> import tfalloc
+      >>> trial = tfalloc.datasets.five_arms(2_000, seed=0)
+      >>> truth = {"response": trial.true_response, "cost": trial.true_cost}
+      >>> model = tfalloc.AllocationModel(num_treatments=5, backbone="small", seed=0)
+      >>> history = model.imitate(trial.data, truth, epochs=2, verbose=0)
+      >>> history.history["loss"][1] < history.history["loss"][0]
+      True
+
+    Source: soft targets, Hinton, Vinyals and Dean 2015, "Distilling the knowledge in a neural
+    network".
+    """
     if not (epochs >= 1 and learning_rate > 0 and (batch_size is None or batch_size >= 1)):
         raise ValueError(
             f"epochs={epochs!r}, batch_size={batch_size!r}, learning_rate={learning_rate!r}: "
