@@ -37,6 +37,7 @@ def allocate(
         str | None,
         typer.Option(metavar="error|indicator", help="As in `train`. (default: as trained)"),
     ] = None,
+    na: options.Na = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Give every user a treatment so that predicted spend stays within the budget.
@@ -56,6 +57,7 @@ def allocate(
             total_budget=total_budget,
             id_column=id_column,
             missing=missing,
+            na=options.parse_list(na),
             output=output,
             overwrite=overwrite,
             progress=lambda done: status.update(f"predicting … {done:,} users"),

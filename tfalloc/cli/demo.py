@@ -116,7 +116,7 @@ def run_demo(folder: Path, *, rows: int, epochs: int, seed: int, jit: bool) -> d
     model = models[MODEL]
     model.save(folder / run_files.MODEL)
     predictions, outcomes = held_out.predict_trial(models, fresh.data)
-    everyone = held_out.with_baselines(predictions, trial, rows)
+    everyone = held_out.with_baselines(predictions, run_files.Mix.of(trial), rows)
     table = held_out.outcomes_at(everyone, outcomes, [budget])
     truths = {
         name: true_curve(*pair, fresh.true_response, fresh.true_cost, budget).iloc[0]

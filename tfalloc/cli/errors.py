@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import lzma
 import os
 import shlex
+import signal
 import sys
 import traceback
+import zipfile
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -13,14 +20,60 @@ from typer.core import TyperGroup
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+TERMINATED = 143
+PIPE_CLOSED = 141
 BUG = 1
 
 TRACEBACK_VARIABLE = "TFALLOC_TRACEBACK"
 """Set it to see the traceback of an error that is otherwise one line."""
 
+# What values, files, options and a full machine may bring about. KeyError, TypeError, … are bugs.
+BROUGHT_IN = (
+    ValueError,
+    OSError,
+    EOFError,
+    ImportError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+)
+
 
 class Interrupted(Exception):
     """Ctrl-C during a command; the message says what is left of it, if anything is."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: cleans up as Ctrl-C does."""
+
+
+def run(command: Callable[[], Any]) -> int:
+    """Runs a command of this process and returns its exit code, whatever happens to it.
+
+    Args:
+      command: called without arguments; its SystemExit is a result too.
+    """
+    _open_streams()
+    with suppress(ValueError, OSError):  # not in the main thread, or not on this system
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        command()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException as error:
+        code = report(error)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            _say(f"error: cannot write to {stream.name} ({error.strerror}).")
+            _forget(stream)
+            code = code or (PIPE_CLOSED if error.errno == errno.EPIPE else BAD_INPUT)
+    return code
 
 
 def report(error: BaseException) -> int:
@@ -29,22 +82,76 @@ def report(error: BaseException) -> int:
     What the user can mend (values, files, options) is one line. Anything else is a fault of this
     package: it keeps its traceback, because a line would hide where it happened.
     """
-    if isinstance(error, (Interrupted, KeyboardInterrupt, typer.Abort)):
+    if isinstance(error, BrokenPipeError) and error.filename is None:
+        _forget(sys.stdout)  # whoever read the output has gone, and wants no word about it
+        return PIPE_CLOSED
+    if isinstance(error, (Interrupted, typer.Abort)) or _was_interrupted(error):
         left = str(error) if isinstance(error, Interrupted) else ""
-        print(f"interrupted: {left or 'no output was written.'}", file=sys.stderr)
-        return INTERRUPTED
+        _say(f"interrupted: {left or 'no output was written.'}")
+        return TERMINATED if _within(error, Terminated) else INTERRUPTED
     if os.environ.get(TRACEBACK_VARIABLE):
         traceback.print_exception(type(error), error, error.__traceback__)
     # Typer may bring its own copy of Click, so its usage errors are known by what they can do.
     if hasattr(error, "format_message"):
-        print(f"error: {one_line(error.format_message())}", file=sys.stderr)
+        _say(f"error: {one_line(error.format_message())}")
         return BAD_INPUT
-    if isinstance(error, (ValueError, OSError)) or _of_tensorflow(error):
-        print(f"error: {one_line(_message(error))}", file=sys.stderr)
+    if isinstance(error, BROUGHT_IN) or _of("tensorflow", "errors.OpError", error):
+        _say(f"error: {one_line(_message(error))}")
+        return BAD_INPUT
+    if _of("pyarrow", "ArrowException", error):
+        _say(f"error: {one_line(_message(error))}")
         return BAD_INPUT
     if not os.environ.get(TRACEBACK_VARIABLE):
         traceback.print_exception(type(error), error, error.__traceback__)
     return BUG
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise Terminated
+
+
+def _was_interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind an error, such as that of an import which it broke off."""
+    return _within(error, KeyboardInterrupt)
+
+
+def _within(error: BaseException | None, kind: type[BaseException]) -> bool:
+    while error is not None:
+        if isinstance(error, kind):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _open_streams() -> None:
+    """Gives a process whose stdin, stdout or stderr is closed an empty one in its place.
+
+    Else the next file that is opened gets that number, and is written to by whoever prints.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # where "…" cannot be written
+
+
+def _forget(stream: Any) -> None:
+    """Sends what is left in a broken stream to nowhere: Python would complain when it ends."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):
+        print(line, file=sys.stderr)
 
 
 def one_line(text: str) -> str:
@@ -59,13 +166,17 @@ def one_line(text: str) -> str:
 def _message(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}."
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error})." if str(error) else "not enough memory."
     return str(error) or type(error).__name__
 
 
-def _of_tensorflow(error: BaseException) -> bool:
-    """Whether TensorFlow raised it; asked without importing TensorFlow."""
-    tensorflow = sys.modules.get("tensorflow")
-    return tensorflow is not None and isinstance(error, tensorflow.errors.OpError)
+def _of(module: str, name: str, error: BaseException) -> bool:
+    """Whether an exception is of a class in a module that need not be loaded."""
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return isinstance(found, type) and isinstance(error, found)
 
 
 class OneLineErrors(TyperGroup):
@@ -84,11 +195,11 @@ class OneLineErrors(TyperGroup):
         """Runs the command; Ctrl-C is kept from Typer, whose versions report it differently."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise Interrupted from None
+        except KeyboardInterrupt as error:
+            raise Interrupted from error
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """As Click's `main`, with this package's"""
+        """As Click's `main`, with this package's errors."""
         standalone = kwargs.get("standalone_mode", True)
         kwargs["standalone_mode"] = False
         if not standalone:

@@ -74,7 +74,14 @@ def evaluate(
             "these rows include those that the model was trained on, so this is optimistic; "
             "--held-out takes the share that training did not see."
         )
-    table = training.evaluate(model, trial, budgets)
+    mix = run.config.mix
+    if mix is None:
+        console.warn(
+            f"{directory} is of an earlier version that kept no mix of its training rows: that of "
+            "these rows takes its place, which makes it look better than it is."
+        )
+        mix = training.Mix.of(trial)
+    table = training.evaluate(model, trial, budgets, mix)
     console.out().print(
         console.outcome_table(table, f"Expected outcome on {len(trial):,} rows of {data}")
     )

@@ -77,7 +77,7 @@ def _population(path: str, run: Run, calibration: str) -> Any:
     from tfalloc.data import FeatureSchema, feature_chunks
 
     schema = FeatureSchema(kinds=run.config.data.feature_kinds, missing=run.columns.missing)
-    parts = [columns for _, columns in feature_chunks(path, schema)]
+    parts = [columns for _, columns in feature_chunks(path, schema, na=run.columns.na or ())]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -88,7 +88,7 @@ def describe(output: Path) -> None:
     from tfalloc.scale.allocate import read_policy
 
     policy = read_policy(output)
-    inputs = ", ".join(feature["input"] for feature in policy["features"])
+    inputs = ", ".join(feature.input for feature in policy.features)
     out = console.out()
     out.print(
         console.table(
@@ -102,16 +102,15 @@ def describe(output: Path) -> None:
             caption=f"features: {inputs}",
         )
     )
-    low, high = policy["least_budget"], policy["most_budget"]
+    low, high = policy.least_budget, policy.most_budget
     example = {
-        feature["input"]: "text" if feature["kind"] == "string" else 0.0
-        for feature in policy["features"]
+        feature.input: "text" if feature.kind == "string" else 0.0 for feature in policy.features
     }
     asked = {**example, "policy_budget": round((low + high) / 2, 6)}
     body = json.dumps({"signature_name": "allocate_for_budget", "instances": [asked]})
     lines = [
-        f"treatments: {', '.join(policy['treatment_names'])}",
-        f"budgets from {low:.6g} to {high:.6g} per user (calibration: {policy['calibration']})",
+        f"treatments: {', '.join(policy.treatment_names)}",
+        f"budgets from {low:.6g} to {high:.6g} per user (calibration: {policy.calibration})",
         "",
         "look at it:",
         f"  saved_model_cli show --dir {output} --all",

@@ -63,6 +63,12 @@ Missing = Annotated[
         metavar="error|indicator", help="Missing features: refuse them, or impute and mark them."
     ),
 ]
+Na = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B,C", help="CSV fields that mean a missing value, beside the empty one."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Of everything random: the same seed repeats the run.")]
 Jit = Annotated[bool, typer.Option(help="Compile the training step with XLA.")]
 

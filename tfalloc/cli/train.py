@@ -45,6 +45,7 @@ def train(
     propensity: options.Propensity = None,
     weight: options.Weight = None,
     missing: options.Missing = "error",
+    na: options.Na = None,
     overwrite: options.Overwrite = False,
     restart: Annotated[
         bool,
@@ -69,6 +70,7 @@ def train(
         propensity=options.parse_column_or_mapping("--propensity", propensity),
         weight=weight,
         missing=missing,
+        na=options.parse_list(na),
     )
     console.note("starting TensorFlow …")
     start_tensorflow(recipe.seed)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfalloc.training.columns import Columns as Columns
 from tfalloc.training.recipe import Recipe as Recipe
+from tfalloc.training.run import Mix as Mix
 from tfalloc.training.run import Run as Run
 
 _ON_KERAS = {
@@ -20,7 +21,7 @@ _ON_KERAS = {
     "train": "pipeline",
 }
 
-__all__ = ["Columns", "Recipe", "Run", "TrainedRun", "Watcher", "evaluate", "fit", "train"]
+__all__ = ["Columns", "Mix", "Recipe", "Run", "TrainedRun", "Watcher", "evaluate", "fit", "train"]
 
 if TYPE_CHECKING:
     from tfalloc.training.fitting import fit

@@ -24,6 +24,7 @@ class Columns:
         None: the observed shares.
       weight: column of row weights; None: all rows count the same.
       missing: "error" refuses missing features, "indicator" imputes and marks them.
+      na: fields of a CSV that mean a missing value, beside the empty one.
     """
 
     treatment: str
@@ -35,6 +36,7 @@ class Columns:
     propensity: str | dict[str, float] | None = None
     weight: str | None = None
     missing: str = "error"
+    na: list[str] | None = None
 
     def read(self, path: str) -> RCTData:
         """Reads and validates a trial from CSV or Parquet, by suffix.
@@ -48,7 +50,6 @@ class Columns:
         from tfalloc._files import is_csv
         from tfalloc.data import RCTData
 
-        as_csv = is_csv(path)
         arguments: dict[str, Any] = {
             "treatment": self.treatment,
             "response": self.response,
@@ -59,7 +60,9 @@ class Columns:
             "sample_weight": self.weight,
             "missing": self.missing,
         }
-        return (RCTData.from_csv if as_csv else RCTData.from_parquet)(path, **arguments)
+        if is_csv(path):
+            return RCTData.from_csv(path, na=self.na or (), **arguments)
+        return RCTData.from_parquet(path, **arguments)
 
     def resolved(self, data: RCTData) -> Columns:
         """These columns with what was found in the data written out."""

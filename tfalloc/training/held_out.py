@@ -10,6 +10,7 @@ import pandas as pd
 
 from tfalloc.data import RCTData
 from tfalloc.evaluation import compare
+from tfalloc.training.run import Mix
 
 BATCH_ROWS = 20_000
 MODEL, UNTARGETED, CHEAPEST = "this model", "same mix for everyone", "cheapest for everyone"
@@ -18,13 +19,14 @@ TWO_STAGE = "two-stage model"
 Predictions = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 
-def evaluate(model: Any, data: RCTData, budgets: list[float]) -> pd.DataFrame:
+def evaluate(model: Any, data: RCTData, budgets: list[float], mix: Mix) -> pd.DataFrame:
     """Outcomes of a model's policy at some budgets, beside those of two that look at nobody.
 
     Args:
       model: an `AllocationModel`.
       data: rows of a trial that the model has not seen, in memory or streamed.
       budgets: cost per user.
+      mix: of the training rows; a run keeps it.
 
     Returns:
       One row per policy and budget, as `outcomes_at` gives them.
@@ -38,11 +40,12 @@ def evaluate(model: Any, data: RCTData, budgets: list[float]) -> pd.DataFrame:
       >>> model = tfalloc.AllocationModel(num_treatments=5, backbone="small", seed=0)
       >>> model.compile(goal_weight=0.0)
       >>> _ = model.fit(data, epochs=1, verbose=0)
-      >>> list(tfalloc.training.evaluate(model, data, [2.0]).model)
+      >>> mix = tfalloc.training.Mix.of(data)
+      >>> list(tfalloc.training.evaluate(model, data, [2.0], mix).model)
       ['this model', 'same mix for everyone', 'cheapest for everyone']
     """
     predictions, outcomes = predict_trial({MODEL: model}, data)
-    return outcomes_at(with_baselines(predictions, data, len(data)), outcomes, budgets)
+    return outcomes_at(with_baselines(predictions, mix, len(data)), outcomes, budgets)
 
 
 def predict_trial(models: dict[str, Any], data: RCTData) -> tuple[dict[str, Predictions], Any]:
@@ -85,15 +88,19 @@ class TrialOutcomes:
 
 
 def with_baselines(
-    predictions: dict[str, Predictions], train: RCTData, rows: int
+    predictions: dict[str, Predictions], mix: Mix, rows: int
 ) -> dict[str, Predictions]:
     """Adds two policies that look at nobody.
 
     The same mix: every user has the arms' mean outcomes in the training rows, so that the budget
     is spent on users at random. The cheapest: what happens if nothing is spent beyond it.
+
+    Args:
+      predictions: of other policies.
+      mix: of the training rows: chosen on the rows that judge, it would look too good.
+      rows: how many users there are.
     """
-    arms = train.describe().arms
-    response, cost = (np.array([getattr(a, o) for a in arms]) for o in ("response", "cost"))
+    response, cost = np.array(mix.response), np.array(mix.cost)
     cheapest = (cost == cost.min()).astype(np.float64)
     same = [np.tile(x, (rows, 1)) for x in (response, cost, cheapest, 0 * cost)]
     return {**predictions, UNTARGETED: (same[0], same[1]), CHEAPEST: (same[2], same[3])}

@@ -111,6 +111,8 @@ def train(
         options=recipe,
         versions=_files.versions(),
     )
+    parts = data.split([1 - recipe.test_share, recipe.test_share], recipe.seed)
+    config = dataclasses.replace(config, mix=run_files.Mix.of(parts[0]))
     with resumable_directory(output, overwrite=overwrite, restart=restart, say=watcher.note) as (
         fresh,
         kept,
@@ -118,21 +120,21 @@ def train(
         directories = {
             name: kept / name.replace(" ", "-") for name in (held_out.MODEL, held_out.TWO_STAGE)
         }
-        outcomes, versus, rows = _train_into(fresh, data, config, directories, watcher)
+        outcomes, versus, rows = _train_into(fresh, parts, config, directories, watcher)
     return TrainedRun(Run(Path(output), config), outcomes, versus, rows)
 
 
 def _train_into(
     folder: Path,
-    data: RCTData,
+    parts: tuple[RCTData, ...],
     config: run_files.Config,
     directories: dict[str, Path],
     watcher: Watcher,
 ) -> tuple[pd.DataFrame, list[dict[str, float]], int]:
     """Fits, evaluates on held-out rows, writes."""
-    recipe = config.options
+    recipe, mix = config.options, config.mix or run_files.Mix.of(parts[0])
     points = recipe.budget_points
-    rows, unseen = data.split([1 - recipe.test_share, recipe.test_share], recipe.seed)
+    rows, unseen = parts
     models: dict[str, AllocationModel] = {}
     histories: dict[str, pd.DataFrame] = {}
     recipes = {held_out.MODEL: recipe}
@@ -141,7 +143,7 @@ def _train_into(
     for name, each in recipes.items():
         models[name], histories[name] = watched_fit(rows, each, name, watcher, directories[name])
     predictions, outcomes = held_out.predict_trial(models, unseen)
-    everyone = held_out.with_baselines(predictions, rows, len(unseen))
+    everyone = held_out.with_baselines(predictions, mix, len(unseen))
     table = held_out.outcomes_at(everyone, outcomes, points)
     best = best_epoch(histories[held_out.MODEL])
     metrics: dict[str, Any] = {
@@ -175,7 +177,7 @@ def _train_into(
         curves[held_out.MODEL],
         histories,
         budget=points[0],
-        binary=data.response_kind == "binary",
+        binary=rows.response_kind == "binary",
         warn=watcher.warn,
     )
     return table, versus, len(unseen)

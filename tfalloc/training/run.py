@@ -15,11 +15,16 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfalloc import _files
 from tfalloc.training.columns import Columns
 from tfalloc.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tfalloc.data import RCTData
+
+T = TypeVar("T")
 
 MODEL, CONFIG, METRICS = "model.keras", "config.json", "metrics.json"
 HISTORY, CURVE, PLOTS = "history.csv", "outcome_curve.csv", "plots"
@@ -47,6 +52,25 @@ class TrialRecord:
 
 
 @dataclasses.dataclass(frozen=True)
+class Mix:
+    """Mean outcomes of the arms in the training rows: what the same mix for everyone is made of.
+
+    Attributes:
+      response: K means.
+      cost: K means, per user.
+    """
+
+    response: list[float]
+    cost: list[float]
+
+    @classmethod
+    def of(cls, data: RCTData) -> Mix:
+        """The mix of some rows."""
+        arms = data.describe().arms
+        return cls([float(arm.response) for arm in arms], [float(arm.cost) for arm in arms])
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """What config.json holds.
 
@@ -56,6 +80,7 @@ class Config:
       columns: what its columns are; None: the trial came from memory.
       options: the recipe.
       versions: of packages.
+      mix: of the training rows; None: an earlier version wrote the file.
     """
 
     command: str
@@ -63,6 +88,7 @@ class Config:
     columns: Columns | None
     options: Recipe
     versions: dict[str, str]
+    mix: Mix | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,24 +167,34 @@ def read_config(path: Path) -> Config:
     Raises:
       ValueError: it is damaged, or a value is absent or of the wrong type.
     """
-    import pydantic
-
     try:
-        return pydantic.TypeAdapter(Config).validate_json(path.read_bytes(), strict=True)
+        return read_validated(path, Config)
     except (ValueError, OSError) as error:
         raise ValueError(
-            f"cannot read {path} ({_first(error)}); expected the file that `tfalloc train` wrote: "
-            "it is damaged or was edited."
+            f"cannot read {path} ({error}); expected the file that `tfalloc train` wrote: it is "
+            "damaged or was edited."
         ) from error
 
 
-def _first(error: Exception) -> str:
-    """The first of pydantic's complaints: where, and what."""
-    if not hasattr(error, "errors"):
-        return str(error)
-    found = error.errors()[0]
-    place = ".".join(str(part) for part in found["loc"])
-    return f"{place}: {found['msg']}" if place else str(found["msg"])
+def read_validated(path: Path, kind: type[T]) -> T:
+    """Reads JSON into a dataclass, without converting types.
+
+    Args:
+      path: the file.
+      kind: the dataclass; keys that it does not know are left out.
+
+    Raises:
+      OSError: the file cannot be read.
+      ValueError: it is no JSON, or a value is absent or of the wrong type: the first one.
+    """
+    import pydantic
+
+    try:
+        return pydantic.TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)
+    except pydantic.ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in found["loc"])
+        raise ValueError(f"{place}: {found['msg']}" if place else found["msg"]) from None
 
 
 @contextmanager
