@@ -1,0 +1,83 @@
+"""Recipes, runs and their config.json."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from tfalloc.training import Recipe, Run, evaluate
+from tfalloc.training.run import Mix, read_config
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"budget": -1.0}, "budget=-1.0: expected a finite cost"),
+        ({"budget": (0.2, float("inf"))}, "finite"),
+        ({"budget": (0.2, 0.1)}, "LOW <= HIGH"),
+        ({"epochs": 0}, "epochs=0: expected at least 1"),
+        ({"seed": 2**31}, "seed="),
+        ({"learning_rate": float("nan")}, "learning_rate=nan"),
+        ({"test_share": 1.0}, "test_share=1.0"),
+        ({"goal_scale": "loud"}, "normalized, paper"),
+    ],
+)
+def test_a_recipe_is_checked(values, expected):
+    with pytest.raises(ValueError) as caught:
+        Recipe(**{"budget": 0.1, **values})
+    assert expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_every_option_is_described():
+    from tfalloc.cli.options import _attributes
+
+    names = {field.name for field in dataclasses.fields(Recipe)}
+    assert set(_attributes(Recipe.__doc__)) == names
+
+
+def _edits(config):
+    """(where, a config.json with one key away, or of another type) for every key."""
+    for key, value in config.items():
+        if key != "mix":
+            yield key, {name: x for name, x in config.items() if name != key}
+        yield key, {**config, key: 7}
+        if isinstance(value, dict):
+            for inner, x in value.items():
+                if key in ("data", "mix") or inner in ("treatment", "budget"):
+                    yield inner, {**config, key: {n: y for n, y in value.items() if n != inner}}
+                if key != "versions":
+                    yield inner, {**config, key: {**value, inner: {"odd": [x]}}}
+
+
+def test_a_damaged_config_is_one_line(workspace, tmp_path):
+    config = json.loads((workspace.run / "config.json").read_text())
+    path = tmp_path / "config.json"
+    texts = [(place, json.dumps(edited)) for place, edited in _edits(config)]
+    texts += [("", "{"), ("", "[]"), ("", "null"), ("", "\xff"), ("", "[" * 100_000)]
+    for name in ("seed", "budget"):
+        huge = {**config, "options": {**config["options"], name: 10**400}}
+        texts.append((name, json.dumps(huge)))
+    assert len(texts) > 80
+    for place, text in texts:
+        path.write_bytes(text.encode("latin-1"))
+        with pytest.raises(ValueError) as caught:
+            read_config(path)
+        said = str(caught.value)
+        assert "\n" not in said and place in said and str(path) in said, text[:300]
+    old = {name: x for name, x in config.items() if name != "mix"}
+    path.write_text(json.dumps({**old, "later": 1}))
+    assert read_config(path).mix is None
+
+
+def test_the_mix_is_that_of_the_training_rows(workspace):
+    run = Run.read(workspace.run)
+    data = run.columns.read(str(workspace.trial))
+    rows, unseen = data.split([0.8, 0.2], run.config.options.seed)
+    assert run.config.mix == Mix.of(rows) != Mix.of(unseen)
+    model, budgets = run.model(), run.config.options.budget_points
+    metrics = json.loads((workspace.run / "metrics.json").read_text())
+    mine = evaluate(model, unseen, budgets, run.config.mix)
+    for name in ("difference", "difference_low", "response"):
+        then = [row[name] if row[name] is not None else np.nan for row in metrics["outcomes"]]
+        np.testing.assert_allclose(mine[name], then, rtol=1e-5)
