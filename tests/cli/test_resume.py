@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 
 from tests.workspace import COLUMNS, QUICK, invoke, make_frame
-from tfalloc.training.run import resumable_directory
 
 pytestmark = pytest.mark.slow
 
@@ -82,27 +81,23 @@ def test_killed_several_times_ends_with_the_same_metrics(tmp_path):
 
 @pytest.fixture
 def stopped(workspace, tmp_path, monkeypatch):
-    """(command, partial directory) of a run that died in its second model."""
+    """(command, partial directory) of a run that died after its training."""
     from tfalloc.training import pipeline
 
     command = arguments(workspace.trial, tmp_path / "run", "--compare-two-stage")
-    fit, calls = pipeline.fit, []
 
-    def dies(*arguments, **options):
-        calls.append(1)
-        if len(calls) == 2:
-            raise OSError(5, "Input/output error", "disk")
-        return fit(*arguments, **options)
+    def dies(*arguments):
+        raise OSError(5, "Input/output error", "disk")
 
-    monkeypatch.setattr(pipeline, "fit", dies)
-    result = invoke(*command)
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "outcome_curve", dies)
+        result = invoke(*command)
     assert result.code == 2
     assert "run.partial: the same command goes on from there" in " ".join(result.err.split())
-    monkeypatch.setattr(pipeline, "fit", fit)
     return command, tmp_path / "run.partial"
 
 
-def test_goes_on_with_the_second_model(stopped, workspace):
+def test_goes_on_after_its_training(stopped, workspace):
     command, partial = stopped
     assert {path.name for path in partial.iterdir()} == {"kept", ".tfalloc"}
     result = invoke(*command)
@@ -120,16 +115,6 @@ def test_restart_and_other_settings(stopped):
     result = invoke(*other, "--restart")
     assert result.code == 0 and "trained already" not in result.err
     assert not partial.exists()
-
-
-def test_one_process_at_a_time(tmp_path):
-    pytest.importorskip("fcntl")
-    with (
-        resumable_directory(tmp_path / "run", overwrite=False, restart=False),
-        pytest.raises(ValueError, match="another process"),
-        resumable_directory(tmp_path / "run", overwrite=False, restart=False),
-    ):
-        pass
 
 
 def test_metrics_are_not_empty(workspace):

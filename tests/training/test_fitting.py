@@ -8,7 +8,8 @@ import pytest
 
 from tests.workspace import COLUMNS, QUICK, invoke, make_frame
 from tfalloc.data import RCTData
-from tfalloc.training import Recipe, Run, fit
+from tfalloc.evaluation import compare
+from tfalloc.training import Recipe, Run, fit, pipeline, train
 from tfalloc.training.fitting import best_epoch
 
 PLAIN = [*COLUMNS, *QUICK, "--no-warm-start", "--goal-weight", 0, "--budget", 0.5]
@@ -71,3 +72,29 @@ def test_the_best_epoch_is_kept_where_nothing_stops_early(goal_weight, epochs):
     judged = model.evaluate(data.split([0.8, 0.2], recipe.seed)[1], return_dict=True)
     assert judged["loss"] == pytest.approx(best["val_loss"], rel=1e-5)
     assert judged["goal"] == pytest.approx(best["val_goal"], rel=1e-5)
+
+
+def test_the_first_phase_of_a_warm_start_is_the_two_stage_model(tmp_path, monkeypatch):
+    data = RCTData.from_frame(
+        make_frame(), treatment="arm", response="bought", cost="spent", features=["x", "noise"]
+    )
+    recipe = Recipe(
+        budget=0.5, gradient="integrated", backbone="small", batch_size=300, epochs=3, jit=False,
+        learning_rate=0.03, compare_two_stage=True,
+    )  # fmt: skip
+    calls = []
+    monkeypatch.setattr(pipeline, "fit", lambda *a, **k: calls.append(a[1]) or fit(*a, **k))
+    trained = train(data, recipe, tmp_path / "run")
+    assert calls == [recipe]  # two-stage training was done once
+    alone, history = fit(data.split([0.8, 0.2], 0)[0], recipe.two_stage())
+    assert best_epoch(history)["epoch"] <= 3
+    unseen = data.split([0.8, 0.2], 0)[1]
+    pair = {
+        name: model.predict(unseen, verbose=0)
+        for name, model in (("this model", trained.run.model()), ("two-stage model", alone))
+    }
+    pair = {name: (x["response"], x["cost"]) for name, x in pair.items()}
+    [versus] = trained.versus_two_stage
+    mine = compare(pair, unseen, budget=0.5, reference="two-stage model").loc["this model"]
+    assert versus["difference"] == pytest.approx(mine["difference"], abs=1e-7)
+    assert versus["difference"] != 0

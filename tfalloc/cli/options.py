@@ -166,18 +166,18 @@ def parse_budget(text: str) -> Budget:
 
 
 def parse_list(text: str | None) -> list[str] | None:
-    """Reads "a,b,c"; None stays None.
+    """Reads "a,b,c"; None stays None. Blanks around an entry do not count, but in double quotes.
 
     Raises:
       ValueError: an empty entry.
 
     Example:
-      >>> parse_list("recency, history")
-      ['recency', 'history']
+      >>> parse_list("recency, history"), parse_list('" mail", "a,b"')
+      (['recency', 'history'], [' mail', 'a,b'])
     """
     if text is None:
         return None
-    names = [name.strip() for name in text.split(",")]
+    names = [_unquoted(entry) for entry in _entries(text)]
     if not all(names):
         raise ValueError(f"{text!r} has an empty entry; expected names separated by commas.")
     return names
@@ -211,15 +211,17 @@ def parse_column_or_mapping(option: str, text: str | None) -> str | dict[str, fl
     Example:
       >>> parse_column_or_mapping("--cost", "No E-Mail=0,Mens E-Mail=0.1")
       {'No E-Mail': 0.0, 'Mens E-Mail': 0.1}
+      >>> parse_column_or_mapping("--cost", '" mail"=0.1,"a=b, c"=2')
+      {' mail': 0.1, 'a=b, c': 2.0}
       >>> parse_column_or_mapping("--cost", "spend")
       'spend'
     """
     if text is None or "=" not in text:
         return text
     mapping: dict[str, float] = {}
-    for entry in text.split(","):
+    for entry in _entries(text):
         label, equals, number = entry.rpartition("=")
-        label = label.strip()
+        label = _unquoted(label)
         if not equals or not label:
             raise ValueError(
                 f"{option} {text!r}: entry {entry.strip()!r} is not TREATMENT=NUMBER; expected "
@@ -229,6 +231,32 @@ def parse_column_or_mapping(option: str, text: str | None) -> str | dict[str, fl
             raise ValueError(f"{option} {text!r} names treatment {label!r} twice; expected once.")
         mapping[label] = _number(number, f"{option} {text!r}, treatment {label!r}")
     return mapping
+
+
+_ENTRY = re.compile(r'\s*(?:"(?:[^"]|"")*"[^,]*|[^,]*)')
+
+
+def _entries(text: str) -> list[str]:
+    """Splits at commas, but not at those in double quotes that begin an entry.
+
+    >>> _entries('a, "b,c"=1,5"')
+    ['a', ' "b,c"=1', '5"']
+    """
+    found, place = [], 0
+    while place <= len(text):
+        match = _ENTRY.match(text, place)
+        end = len(text) if match is None else match.end()
+        found.append(text[place:end])
+        place = end + 1
+    return found
+
+
+def _unquoted(entry: str) -> str:
+    """An entry without the blanks around it, or without the double quotes that keep them."""
+    entry = entry.strip()
+    if len(entry) >= 2 and entry[0] == entry[-1] == '"':
+        return entry[1:-1].replace('""', '"')
+    return entry
 
 
 def _number(text: str, where: str) -> float:

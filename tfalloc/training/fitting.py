@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from tfalloc import gradients
+from tfalloc import _files, gradients
 from tfalloc.data import RCTData
 from tfalloc.models import AllocationModel
 from tfalloc.models.resume import OtherRunError
@@ -106,6 +107,41 @@ def fit(
             "better."
         )
     return model, frame
+
+
+class TwoStageWeights(keras.callbacks.Callback):
+    """Keeps the weights that a warm start hands from its two-stage phase on to the allocation's.
+
+    They are those at the beginning of the first epoch of phase 2, and on disk before it, so that a
+    run that goes on in another process has them too.
+
+    Args:
+      file: where.
+    """
+
+    def __init__(self, file: Path):
+        super().__init__()
+        self.file = file
+
+    def get_state(self) -> dict[str, Any]:
+        """Nothing: all is in the file."""
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Keeps the weights until an epoch of phase 2 is over."""
+        if 2 in self.model.history.history.get("phase", []):
+            return
+        content = io.BytesIO()
+        np.savez(content, *self.model.get_weights())
+        _files.write_file(self.file, content.getvalue())
+
+    def weights(self) -> list[Any]:
+        """What it kept."""
+        with np.load(self.file) as kept:
+            return [kept[name] for name in kept.files]
 
 
 def _check_something_good(model: AllocationModel, broken: pd.Series, keep: Path | None) -> None:

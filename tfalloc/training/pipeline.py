@@ -19,7 +19,7 @@ from tfalloc.models import AllocationModel
 from tfalloc.training import held_out
 from tfalloc.training import run as run_files
 from tfalloc.training.columns import Columns
-from tfalloc.training.fitting import best_epoch, fit
+from tfalloc.training.fitting import TwoStageWeights, best_epoch, fit
 from tfalloc.training.plots import write_plots
 from tfalloc.training.recipe import Recipe
 from tfalloc.training.run import Run, resumable_directory
@@ -117,39 +117,53 @@ def train(
         fresh,
         kept,
     ):
-        directories = {
-            name: kept / name.replace(" ", "-") for name in (held_out.MODEL, held_out.TWO_STAGE)
-        }
-        outcomes, versus, rows = _train_into(fresh, parts, config, directories, watcher)
+        outcomes, versus, rows = _train_into(fresh, kept, parts, config, watcher)
     return TrainedRun(Run(Path(output), config), outcomes, versus, rows)
 
 
 def _train_into(
     folder: Path,
+    kept: Path,
     parts: tuple[RCTData, ...],
     config: run_files.Config,
-    directories: dict[str, Path],
     watcher: Watcher,
 ) -> tuple[pd.DataFrame, list[dict[str, float]], int]:
     """Fits, evaluates on held-out rows, writes."""
     recipe, mix = config.options, config.mix or run_files.Mix.of(parts[0])
     points = recipe.budget_points
     rows, unseen = parts
-    models: dict[str, AllocationModel] = {}
-    histories: dict[str, pd.DataFrame] = {}
-    recipes = {held_out.MODEL: recipe}
+
+    def trained(name: str, recipe: Recipe, *more: Any) -> tuple[AllocationModel, pd.DataFrame]:
+        return watched_fit(rows, recipe, name, watcher, kept / name.replace(" ", "-"), more)
+
+    handed_on = TwoStageWeights(kept / "two-stage.weights")
+    model, history = trained(held_out.MODEL, recipe, handed_on)
+    histories = {held_out.MODEL: history}
+    predictions, outcomes = held_out.predict_trial({held_out.MODEL: model}, unseen)
     if recipe.compare_two_stage:
-        recipes[held_out.TWO_STAGE] = recipe.two_stage()
-    for name, each in recipes.items():
-        models[name], histories[name] = watched_fit(rows, each, name, watcher, directories[name])
-    predictions, outcomes = held_out.predict_trial(models, unseen)
+        two_stage = model
+        if "phase" in history:
+            # The first phase of a warm start is two-stage training, with this seed: it has been.
+            histories[held_out.TWO_STAGE] = history[history["phase"] == 1]
+            ours = model.get_weights()
+            if 2 in set(history["phase"]):
+                model.set_weights(handed_on.weights())
+        elif recipe.goal_weight == 0:
+            histories[held_out.TWO_STAGE] = history
+        else:
+            two_stage, histories[held_out.TWO_STAGE] = trained(
+                held_out.TWO_STAGE, recipe.two_stage()
+            )
+        predictions.update(held_out.predict_trial({held_out.TWO_STAGE: two_stage}, unseen)[0])
+        if "phase" in history:
+            model.set_weights(ours)
     everyone = held_out.with_baselines(predictions, mix, len(unseen))
     table = held_out.outcomes_at(everyone, outcomes, points)
-    best = best_epoch(histories[held_out.MODEL])
+    best = best_epoch(history)
     metrics: dict[str, Any] = {
         "held_out_rows": len(unseen),
         "training_rows": len(rows),
-        "epochs_run": len(histories[held_out.MODEL]),
+        "epochs_run": len(history),
         "best_epoch": int(best["epoch"]),
         "validation": {name: float(best[name]) for name in best.index if name != "epoch"},
         "outcomes": table.to_dict("records"),
@@ -164,10 +178,10 @@ def _train_into(
             for budget in points
         ]
         metrics["versus_two_stage"] = versus
-    curves = {name: outcome_curve(*predictions[name], outcomes) for name in models}
-    models[held_out.MODEL].save(folder / run_files.MODEL)
+    curves = {name: outcome_curve(*pair, outcomes) for name, pair in predictions.items()}
+    model.save(folder / run_files.MODEL)
     curves[held_out.MODEL].to_csv(folder / run_files.CURVE, index=False)
-    histories[held_out.MODEL].to_csv(folder / run_files.HISTORY, index=False)
+    history.to_csv(folder / run_files.HISTORY, index=False)
     _files.write_json(folder / run_files.CONFIG, dataclasses.asdict(config))
     _files.write_json(folder / run_files.METRICS, metrics)
     curves[held_out.UNTARGETED] = outcome_curve(*everyone[held_out.UNTARGETED], outcomes)
@@ -189,6 +203,7 @@ def watched_fit(
     name: str,
     watcher: Watcher,
     keep: Path | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> tuple[AllocationModel, pd.DataFrame]:
     """As `fit`, with somebody watching."""
 
@@ -196,7 +211,7 @@ def watched_fit(
         watcher.note(f"{name}: {text}")
 
     try:
-        callbacks = watcher.callbacks(name, recipe.steps_per_epoch(len(rows)))
+        callbacks = [*watcher.callbacks(name, recipe.steps_per_epoch(len(rows))), *callbacks]
         return fit(rows, recipe, keep=keep, callbacks=callbacks, say=say)
     finally:
         watcher.trained(name)
