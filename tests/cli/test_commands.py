@@ -237,4 +237,4 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, workspace: Workspace) -> None:
     assert "Traceback" not in rest
     # Whether there was a checkpoint yet depends on how long that took.
     left = {path.name for path in tmp_path.rglob("*")}
-    assert not left or {"deep", "run.partial", "kept"} <= left and "run" not in left
+    assert not left or ({"deep", "run.partial", "kept"} <= left and "run" not in left)
