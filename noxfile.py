@@ -23,5 +23,5 @@ def tests(session: nox.Session) -> None:
     # The pip that came with Python 3.10 searches for many minutes where today's needs seconds.
     session.install("--quiet", "--upgrade", "pip")
     session.install("--quiet", ".[test]", *CORNERS[session.python])
-    quick = ("-n", "2", "--dist", "loadscope", "-m", "not slow and not hypothesis", "--thin")
+    quick = ("-n", "2", "--dist", "worksteal", "-m", "not slow and not hypothesis", "--thin")
     session.run("python", "-m", "pytest", *quick, *(session.posargs or ["tests"]))
