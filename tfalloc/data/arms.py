@@ -17,8 +17,8 @@ class Arms:
     """The arms of a trial.
 
     Attributes:
-        names: label of each arm, [K].
-        by_label: whether raw treatments are labels (True) or already indices (False).
+      names: label of each arm, [K].
+      by_label: whether raw treatments are labels (True) or already indices (False).
     """
 
     names: tuple[str, ...]
@@ -122,11 +122,11 @@ def find_arms(
     """Decides the arms and their order.
 
     Args:
-        distinct: the distinct raw treatments of the trial.
-        by_label: whether they are labels.
-        treatments: labels in order, if the caller gave them.
-        mapping: a cost mapping whose order is used when `treatments` is None.
-        num_treatments: K, if the caller gave it (indices only).
+      distinct: the distinct raw treatments of the trial.
+      by_label: whether they are labels.
+      treatments: labels in order, if the caller gave them.
+      mapping: a cost mapping whose order is used when `treatments` is None.
+      num_treatments: K, if the caller gave it (indices only).
     """
     order = treatments if treatments is not None else (list(mapping) if mapping else None)
     names = None if order is None else tuple(str(label) for label in order)

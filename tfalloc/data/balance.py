@@ -33,8 +33,8 @@ class Balance:
     """Outcome of the check.
 
     Attributes:
-        differences: feature -> largest standardised mean difference between two arms.
-        statistic, degrees, p_value: the joint test; NaN, 0, NaN when it does not apply.
+      differences: feature -> largest standardised mean difference between two arms.
+      statistic, degrees, p_value: the joint test; NaN, 0, NaN when it does not apply.
     """
 
     differences: dict[str, float]
@@ -49,8 +49,8 @@ def chi_square_tail(statistic: float, degrees: int) -> float:
     The regularised upper incomplete gamma function, by its series or its continued fraction.
 
     Example:
-        >>> round(chi_square_tail(3.841458820694124, 1), 6)
-        0.05
+      >>> round(chi_square_tail(3.841458820694124, 1), 6)
+      0.05
     """
     a, x = degrees / 2.0, statistic / 2.0
     if degrees <= 0 or x <= 0:

@@ -35,12 +35,12 @@ def make_dataset(
     """Returns the dataset that `RCTData.batches` documents.
 
     Args:
-        source: has `epoch(batch_size, generator, first_row)`, an iterator of blocks; what goes
-            wrong in it is left in `source.failure`, because TensorFlow makes its own error of it.
-        schema: names the columns.
-        num_rows: rows in `source`.
-        batch_size, shuffle, seed, drop_remainder, repeat, epoch_varying, start: as
-            `RCTData.batches`.
+      source: has `epoch(batch_size, generator, first_row)`, an iterator of blocks; what goes
+        wrong in it is left in `source.failure`, because TensorFlow makes its own error of it.
+      schema: names the columns.
+      num_rows: rows in `source`.
+      batch_size, shuffle, seed, drop_remainder, repeat, epoch_varying, start: as
+        `RCTData.batches`.
     """
     if batch_size != int(batch_size) or batch_size < 1:
         raise ValueError(f"batch_size={batch_size!r}; expected a positive integer.")

@@ -31,29 +31,29 @@ def feature_chunks(
     """Yields feature rows in order, checked, whatever their number.
 
     Args:
-        source: path of CSV or Parquet (file, pattern, directory), data frame, dict of columns,
-            matrix, `RCTData` (streamed too), or a dataset whose elements are batches of features,
-            alone or before targets.
-        schema: the features that a model takes, `FeatureSchema.of_model(model)`.
-        id_column: column that names a user; None: the number of the row, from 0.
-        rows: rows of a chunk at most.
-        na: for CSV, fields that mean a missing value, beside the empty one.
+      source: path of CSV or Parquet (file, pattern, directory), data frame, dict of columns,
+        matrix, `RCTData` (streamed too), or a dataset whose elements are batches of features,
+        alone or before targets.
+      schema: the features that a model takes, `FeatureSchema.of_model(model)`.
+      id_column: column that names a user; None: the number of the row, from 0.
+      rows: rows of a chunk at most.
+      na: for CSV, fields that mean a missing value, beside the empty one.
 
     Yields:
-        (ids, columns): ids [n], of a CSV the text as it is in the file; columns as
-        `FeatureSchema.columns` returns them, {name: [n]} or a matrix [n, F].
+      (ids, columns): ids [n], of a CSV the text as it is in the file; columns as
+      `FeatureSchema.columns` returns them, {name: [n]} or a matrix [n, F].
 
     Raises:
-        FileNotFoundError: nothing at the path.
-        ValueError: as `FeatureSchema.columns`, an id column that is not there, a damaged file, or
-            no row at all.
+      FileNotFoundError: nothing at the path.
+      ValueError: as `FeatureSchema.columns`, an id column that is not there, a damaged file, or
+        no row at all.
 
     Example:
-        >>> schema = FeatureSchema(kinds={"age": "numeric"})
-        >>> for ids, columns in feature_chunks({"age": [30, 41, 25]}, schema, rows=2):
-        ...     print(ids, columns["age"])
-        [0 1] [30. 41.]
-        [2] [25.]
+      >>> schema = FeatureSchema(kinds={"age": "numeric"})
+      >>> for ids, columns in feature_chunks({"age": [30, 41, 25]}, schema, rows=2):
+      ...     print(ids, columns["age"])
+      [0 1] [30. 41.]
+      [2] [25.]
     """
     if rows < 1:
         raise ValueError(f"rows={rows!r}; expected at least 1 row of a chunk.")

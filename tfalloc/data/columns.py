@@ -56,7 +56,7 @@ def as_series(name: str, values: Any) -> pd.Series:
     """Returns a column as pandas [N]; lists keep their missing values as such.
 
     Raises:
-        ValueError: it does not have one dimension.
+      ValueError: it does not have one dimension.
     """
     if isinstance(values, pd.Series):
         return values.reset_index(drop=True)
@@ -108,7 +108,7 @@ def feature_to_float32(name: str, column: Any, missing: str) -> np.ndarray:
     """Returns a numeric feature as float32 [N]; NaN only where `missing="indicator"`.
 
     Raises:
-        ValueError: infinite values, or NaN when `missing="error"`; names column and count.
+      ValueError: infinite values, or NaN when `missing="error"`; names column and count.
     """
     wide = _as_float64(name, "feature column", column)
     with np.errstate(over="ignore"):

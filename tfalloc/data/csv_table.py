@@ -55,12 +55,12 @@ class CsvTable:
     """A CSV file, also .gz, .bz2, .xz or .zip, with a header line.
 
     Args:
-        path: the file.
-        na: fields that mean a missing value, beside the empty one.
+      path: the file.
+      na: fields that mean a missing value, beside the empty one.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: an empty or damaged file, or a column name that occurs twice.
+      FileNotFoundError: no such file.
+      ValueError: an empty or damaged file, or a column name that occurs twice.
     """
 
     num_groups = 1
@@ -100,12 +100,12 @@ class CsvTable:
         """Yields all rows in order, only `columns`.
 
         Args:
-            columns: names.
-            kinds: "numeric" or "string" for some; of the others the file decides.
-            ids: column to yield once more, as `IDS`, to the byte as it is in the file.
+          columns: names.
+          kinds: "numeric" or "string" for some; of the others the file decides.
+          ids: column to yield once more, as `IDS`, to the byte as it is in the file.
 
         Raises:
-            ValueError: a damaged file, or text where numbers are due.
+          ValueError: a damaged file, or text where numbers are due.
         """
         kinds = kinds or {}
         wanted = {
@@ -279,7 +279,7 @@ class _Guess:
         """The verdict.
 
         Raises:
-            ValueError: numbers, but for fields such as "NA".
+          ValueError: numbers, but for fields such as "NA".
         """
         if not self.open:
             return TEXT
@@ -303,10 +303,10 @@ def parse_numbers(column: Any) -> tuple[np.ndarray, np.ndarray]:
     """Returns text as numbers.
 
     Args:
-        column: Arrow text [n]; null is missing. True and false are 1 and 0.
+      column: Arrow text [n]; null is missing. True and false are 1 and 0.
 
     Returns:
-        (float64 [n], NaN where missing or no number; bool [n], whether it is missing or a number)
+      (float64 [n], NaN where missing or no number; bool [n], whether it is missing or a number)
     """
     try:
         values = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)

@@ -31,12 +31,12 @@ class FeatureSchema:
     """The feature columns that a model takes.
 
     Attributes:
-        kinds: feature name -> "numeric" or "string", in the order of the features; "0", "1", … are
-            the columns of a matrix.
-        matrix: whether features are one matrix rather than named columns.
-        missing: "error" refuses missing values; "indicator" keeps NaN, and makes missing text the
-            category "".
-        shapes: shape of a column's rows, where it is not ().
+      kinds: feature name -> "numeric" or "string", in the order of the features; "0", "1", … are
+        the columns of a matrix.
+      matrix: whether features are one matrix rather than named columns.
+      missing: "error" refuses missing values; "indicator" keeps NaN, and makes missing text the
+        category "".
+      shapes: shape of a column's rows, where it is not ().
     """
 
     kinds: dict[str, str]
@@ -70,7 +70,7 @@ class FeatureSchema:
         missing numbers.
 
         Raises:
-            ValueError: the inputs are neither columns by name nor one matrix.
+          ValueError: the inputs are neither columns by name nor one matrix.
         """
         if model not in _SCHEMAS:
             with tf.init_scope():  # the first call may be inside a tf.function
@@ -115,24 +115,24 @@ class FeatureSchema:
         """Returns the features as a model takes them, checked.
 
         Args:
-            features: a data frame or dict of columns [N], of which unknown ones are ignored; a
-                matrix [N, F] if this is the schema of one. Columns may be arrays, lists, pandas or
-                tensors; numbers may be integers, booleans, `Decimal` or nullable. Symbolic tensors
-                are chosen by name and not looked at.
-            what: how messages call the features.
+          features: a data frame or dict of columns [N], of which unknown ones are ignored; a
+            matrix [N, F] if this is the schema of one. Columns may be arrays, lists, pandas or
+            tensors; numbers may be integers, booleans, `Decimal` or nullable. Symbolic tensors
+            are chosen by name and not looked at.
+          what: how messages call the features.
 
         Returns:
-            {name: float32 [N], or object [N] of str}, in the order of the schema; for a matrix
-            float32 [N, F].
+          {name: float32 [N], or object [N] of str}, in the order of the schema; for a matrix
+          float32 [N, F].
 
         Raises:
-            ValueError: a column is absent or there twice, is of another kind, has missing or
-                infinite values that are not allowed, lengths differ, or there are no rows.
+          ValueError: a column is absent or there twice, is of another kind, has missing or
+            infinite values that are not allowed, lengths differ, or there are no rows.
 
         Example:
-            >>> schema = FeatureSchema(kinds={"age": "numeric", "city": "string"})
-            >>> schema.columns({"city": ["rome"], "id": [7], "age": [True]})
-            {'age': array([1.], dtype=float32), 'city': array(['rome'], dtype=object)}
+          >>> schema = FeatureSchema(kinds={"age": "numeric", "city": "string"})
+          >>> schema.columns({"city": ["rome"], "id": [7], "age": [True]})
+          {'age': array([1.], dtype=float32), 'city': array(['rome'], dtype=object)}
         """
         if self.matrix:
             return self._matrix(features, what)
@@ -169,11 +169,11 @@ class FeatureSchema:
         """Checks that the features of a trial are what a model takes; more columns do not matter.
 
         Args:
-            trial: `RCTData`.
-            what: how messages call the features.
+          trial: `RCTData`.
+          what: how messages call the features.
 
         Raises:
-            ValueError: a column is absent or of another kind, or values are missing that must not.
+          ValueError: a column is absent or of another kind, or values are missing that must not.
         """
         if trial.is_matrix != self.matrix:
             kinds = {True: "one matrix", False: "named columns"}
@@ -249,7 +249,7 @@ def columns_by_name(features: Any, what: str, wanted: list[str]) -> dict[str, An
     """Returns a data frame or dict as {name: column}, with names as text.
 
     Raises:
-        ValueError: it is neither, or a name occurs twice.
+      ValueError: it is neither, or a name occurs twice.
     """
     if isinstance(features, pd.DataFrame):
         names = [str(name) for name in features.columns]

@@ -15,17 +15,17 @@ class ArmMoments(NamedTuple):
     """Moments of one outcome.
 
     Attributes:
-        mean: of each arm, [K].
-        stderr: of the means, [K].
-        arm_variance: within each arm, [K].
-        second_moment: mean square over the trial.
-        variance: over the trial.
-        binary: whether all values are 0 or 1.
-        nonnegative: whether no value is below 0.
-        total_mean: over the trial.
-        positive_share: share of values above 0 in each arm, [K].
-        positive_mean: mean of the values above 0 in each arm, [K]; 0 where there are none.
-        log_variance: variance of the logarithm of the values above 0 in each arm, [K].
+      mean: of each arm, [K].
+      stderr: of the means, [K].
+      arm_variance: within each arm, [K].
+      second_moment: mean square over the trial.
+      variance: over the trial.
+      binary: whether all values are 0 or 1.
+      nonnegative: whether no value is below 0.
+      total_mean: over the trial.
+      positive_share: share of values above 0 in each arm, [K].
+      positive_mean: mean of the values above 0 in each arm, [K]; 0 where there are none.
+      log_variance: variance of the logarithm of the values above 0 in each arm, [K].
     """
 
     mean: np.ndarray
@@ -68,15 +68,15 @@ class TrialStats:
     """Counts, weighted outcome moments by arm, and unweighted feature moments.
 
     Attributes:
-        rows: rows per arm, int64 [K].
-        w, w2: sums of weights and squared weights per arm, float64 [K].
-        wy, w2y, w2yy, wz, w2z, w2zz: the same times response y and cost z, [K].
-        positive: sums over the positive values of "response" and "cost".
-        finite: non-missing values per numeric feature, [Fn].
-        low, high: least and largest value per numeric feature, [Fn].
-        counts: for each string feature, rows per category.
-        binary, nonnegative: whether all responses are 0 or 1, or >= 0.
-        binary_cost: whether all costs are 0 or 1.
+      rows: rows per arm, int64 [K].
+      w, w2: sums of weights and squared weights per arm, float64 [K].
+      wy, w2y, w2yy, wz, w2z, w2zz: the same times response y and cost z, [K].
+      positive: sums over the positive values of "response" and "cost".
+      finite: non-missing values per numeric feature, [Fn].
+      low, high: least and largest value per numeric feature, [Fn].
+      counts: for each string feature, rows per category.
+      binary, nonnegative: whether all responses are 0 or 1, or >= 0.
+      binary_cost: whether all costs are 0 or 1.
     """
 
     def __init__(self, schema: Schema):

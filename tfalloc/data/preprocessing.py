@@ -36,7 +36,7 @@ class Impute(keras.layers.Layer):
     """Replaces NaN by each column's training mean: [batch, F] to [batch, F].
 
     Args:
-        mean: replacement for each column, [F].
+      mean: replacement for each column, [F].
     """
 
     def __init__(self, mean: Any, **kwargs: Any):
@@ -62,7 +62,7 @@ class MissingIndicator(keras.layers.Layer):
     """Marks NaN of some columns: [batch, F] to 0/1 [batch, number of columns].
 
     Args:
-        columns: indices of the columns to mark.
+      columns: indices of the columns to mark.
     """
 
     def __init__(self, columns: Any, **kwargs: Any):
@@ -95,26 +95,26 @@ def build_preprocessor(
     a column that lacks them only later is imputed all the same.
 
     Args:
-        data: the **training** part; statistics of the other parts must not leak.
-        normalize: subtract the mean and divide by the standard deviation (numeric features only;
-            of the values present). A constant column is only centred.
-        max_categories: most categories kept per string feature; the rest share the unknown column.
+      data: the **training** part; statistics of the other parts must not leak.
+      normalize: subtract the mean and divide by the standard deviation (numeric features only;
+        of the values present). A constant column is only centred.
+      max_categories: most categories kept per string feature; the rest share the unknown column.
 
     Returns:
-        A functional model. Inputs: a dict {name: [batch]} (float32, or string), or one input
-        [batch, F] for a matrix. Saves as `.keras` and exports as SavedModel.
-        Column names that TensorFlow cannot take ("/", spaces, brackets) get underscores in an
-        exported signature; the keys of the dict stay as they are.
+      A functional model. Inputs: a dict {name: [batch]} (float32, or string), or one input
+      [batch, F] for a matrix. Saves as `.keras` and exports as SavedModel.
+      Column names that TensorFlow cannot take ("/", spaces, brackets) get underscores in an
+      exported signature; the keys of the dict stay as they are.
 
     Raises:
-        ValueError: `max_categories` is not positive.
+      ValueError: `max_categories` is not positive.
 
     Example:
-        >>> import numpy as np
-        >>> data = RCTData({"age": [20.0, 40.0], "os": ["ios", "web"]}, [0, 1], [0, 1], [0, 1])
-        >>> raw, _ = next(iter(data.batches(2)))
-        >>> build_preprocessor(data)(raw).numpy()[1]
-        array([1., 0., 0., 1.], dtype=float32)
+      >>> import numpy as np
+      >>> data = RCTData({"age": [20.0, 40.0], "os": ["ios", "web"]}, [0, 1], [0, 1], [0, 1])
+      >>> raw, _ = next(iter(data.batches(2)))
+      >>> build_preprocessor(data)(raw).numpy()[1]
+      array([1., 0., 0., 1.], dtype=float32)
     """
     if max_categories < 1:
         raise ValueError(f"max_categories={max_categories}; expected a positive integer.")
@@ -184,8 +184,8 @@ class Standardize(keras.layers.Layer):
     """Returns (x - mean) / scale, columnwise: [batch, F] to [batch, F].
 
     Args:
-        mean: [F].
-        scale: [F], positive.
+      mean: [F].
+      scale: [F], positive.
     """
 
     def __init__(self, mean: Any, scale: Any, **kwargs: Any):

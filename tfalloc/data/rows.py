@@ -26,11 +26,11 @@ class Block:
     """Some rows of a trial.
 
     Attributes:
-        numeric: float32 [n, number of numeric features].
-        codes: int32 [n, number of string features].
-        treatment: int32 [n]. response, cost, propensity: float32 [n].
-        weight: float32 [n] or None.
-        row: row numbers in the original trial, int64 [n].
+      numeric: float32 [n, number of numeric features].
+      codes: int32 [n, number of string features].
+      treatment: int32 [n]. response, cost, propensity: float32 [n].
+      weight: float32 [n] or None.
+      row: row numbers in the original trial, int64 [n].
     """
 
     numeric: np.ndarray
@@ -95,7 +95,7 @@ def row_indices(indices: Any, num_rows: int) -> np.ndarray:
     """Returns indices of rows, or a boolean mask [N], as a vector of integers.
 
     Raises:
-        ValueError: it is neither, is empty, or points outside.
+      ValueError: it is neither, is empty, or points outside.
     """
     index = np.asarray(indices)
     if index.dtype == bool:
@@ -118,11 +118,11 @@ def encode(
     """Returns raw columns as a validated block.
 
     Args:
-        features: whatever `schema.columns` takes.
-        targets: column by role, as `Roles.of` gives them.
-        roles: what the columns are called, for messages.
-        schema: of the trial.
-        first_row: number of the first row in the trial.
+      features: whatever `schema.columns` takes.
+      targets: column by role, as `Roles.of` gives them.
+      roles: what the columns are called, for messages.
+      schema: of the trial.
+      first_row: number of the first row in the trial.
     """
     columns = schema.columns(features)
     num_rows = len(targets["treatment"])

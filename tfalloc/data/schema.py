@@ -23,12 +23,12 @@ class Schema(FeatureSchema):
     """What the columns of a trial mean: its features, and what else it knows of users.
 
     Attributes:
-        categories: string feature -> its distinct values in the whole trial, most frequent first.
-        arms: the treatments.
-        cost_table: cost per arm [K] when costs were given as a mapping, else None.
-        propensity_table: share per arm [K] unless a column gives propensities.
-        propensity_source: "observed", "column" or "mapping".
-        weighted: whether rows have sample weights.
+      categories: string feature -> its distinct values in the whole trial, most frequent first.
+      arms: the treatments.
+      cost_table: cost per arm [K] when costs were given as a mapping, else None.
+      propensity_table: share per arm [K] unless a column gives propensities.
+      propensity_source: "observed", "column" or "mapping".
+      weighted: whether rows have sample weights.
     """
 
     categories: dict[str, tuple[str, ...]]
@@ -80,11 +80,11 @@ def from_table(
     """Resolves a user's choices against a table.
 
     Args:
-        table: has `columns`, all names; `head()`, rows that show each column's type; and
-            `chunks(names)`, which yields all rows of these columns. That is read once, and only
-            for the treatment and the string features: their values decide arms and codes.
-        treatment, response, cost, features, propensity, sample_weight, treatments, missing: as
-            `RCTData.from_frame`.
+      table: has `columns`, all names; `head()`, rows that show each column's type; and
+        `chunks(names)`, which yields all rows of these columns. That is read once, and only
+        for the treatment and the string features: their values decide arms and codes.
+      treatment, response, cost, features, propensity, sample_weight, treatments, missing: as
+        `RCTData.from_frame`.
     """
     columns, head = list(table.columns), table.head()
     checks.check_missing(missing)
@@ -150,11 +150,11 @@ def from_arrays(
     """Finds the meaning of arrays.
 
     Args:
-        features: a data frame, a dict of columns, or a matrix, as `RCTData`.
-        targets: by role; treatment, response and cost, and if there are columns for them
-            propensity and sample_weight.
-        propensity: {treatment: share}, if there is no column.
-        num_treatments, treatment_names, missing: as `RCTData`.
+      features: a data frame, a dict of columns, or a matrix, as `RCTData`.
+      targets: by role; treatment, response and cost, and if there are columns for them
+        propensity and sample_weight.
+      propensity: {treatment: share}, if there is no column.
+      num_treatments, treatment_names, missing: as `RCTData`.
     """
     checks.check_missing(missing)
     columns, matrix = _feature_columns(features)

@@ -45,9 +45,9 @@ class MemorySource:
         """Yields one epoch of batches; the last may be smaller. In order without `generator`.
 
         Args:
-            batch_size: rows a block.
-            generator: shuffles.
-            first_row: rows of the epoch to leave out at its start.
+          batch_size: rows a block.
+          generator: shuffles.
+          first_row: rows of the epoch to leave out at its start.
         """
         num_rows = len(self.block)
         if generator is None:
@@ -91,10 +91,10 @@ class StreamedSource:
         least eight batches) which is shuffled whole each time half of it leaves.
 
         Args:
-            batch_size: rows a block.
-            generator: shuffles.
-            first_row: rows of the epoch to leave out at its start; they are read, because any of
-                their row groups may have rows that left the pool later.
+          batch_size: rows a block.
+          generator: shuffles.
+          first_row: rows of the epoch to leave out at its start; they are read, because any of
+            their row groups may have rows that left the pool later.
         """
         stream = self.blocks()
         if generator is not None:
@@ -113,7 +113,7 @@ def divide(
     """Divides rows at random by their numbers; `shares` sum to 1.
 
     Returns:
-        One (source, its statistics) per share.
+      One (source, its statistics) per share.
     """
     edges = np.concatenate([[0.0], np.cumsum(shares)])
     edges[-1] = 1.0
@@ -204,17 +204,17 @@ def uniform(row: np.ndarray, key: int) -> np.ndarray:
     """Returns a number in [0, 1) for each row number.
 
     Args:
-        row: row numbers in the original trial, int64 [N].
-        key: from `split_key`.
+      row: row numbers in the original trial, int64 [N].
+      key: from `split_key`.
 
     Returns:
-        float64 [N].
+      float64 [N].
 
     Example:
-        >>> import numpy as np
-        >>> whole, part = (uniform(np.arange(a, 9), split_key(0, 0)) for a in (0, 3))
-        >>> bool((whole[3:] == part).all())
-        True
+      >>> import numpy as np
+      >>> whole, part = (uniform(np.arange(a, 9), split_key(0, 0)) for a in (0, 3))
+      >>> bool((whole[3:] == part).all())
+      True
     """
     with np.errstate(over="ignore"):
         mixed = _mix(_mix(row.astype(np.uint64) * _GOLDEN + np.uint64(key)) + _GOLDEN)

@@ -40,17 +40,17 @@ class TrialSummary:
     """A trial in numbers.
 
     Attributes:
-        num_rows: rows in all arms.
-        num_features: columns, or width of the feature matrix.
-        arms: one `ArmSummary` per treatment.
-        response_kind: "binary", "nonnegative" or "real".
-        propensity_source: "observed", "column" or "mapping".
-        differences: feature -> largest standardised mean difference between two arms.
-        balance_statistic, balance_degrees, balance_p_value: joint test of "do the features predict
-            the treatment?"; NaN where propensities vary within an arm (the design then depends on
-            features).
-        share_p_value: test of arm sizes against a propensity mapping; NaN for other sources.
-        warnings: sentences; empty for a proper trial.
+      num_rows: rows in all arms.
+      num_features: columns, or width of the feature matrix.
+      arms: one `ArmSummary` per treatment.
+      response_kind: "binary", "nonnegative" or "real".
+      propensity_source: "observed", "column" or "mapping".
+      differences: feature -> largest standardised mean difference between two arms.
+      balance_statistic, balance_degrees, balance_p_value: joint test of "do the features predict
+        the treatment?"; NaN where propensities vary within an arm (the design then depends on
+        features).
+      share_p_value: test of arm sizes against a propensity mapping; NaN for other sources.
+      warnings: sentences; empty for a proper trial.
     """
 
     num_rows: int
@@ -130,11 +130,11 @@ def summarise(
     """Puts moments and balance together.
 
     Args:
-        stats: moments of the trial.
-        balance: its balance check.
-        schema: its columns and arms.
-        response_kind: as `RCTData.response_kind`.
-        design: intended share per arm [K] to test arm sizes against, or None.
+      stats: moments of the trial.
+      balance: its balance check.
+      schema: its columns and arms.
+      response_kind: as `RCTData.response_kind`.
+      design: intended share per arm [K] to test arm sizes against, or None.
     """
     mean_y, error_y = stats.mean_and_error("response")
     mean_z, error_z = stats.mean_and_error("cost")

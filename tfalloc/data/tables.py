@@ -33,11 +33,11 @@ def open_table(path: str | os.PathLike[str], na: Sequence[str] = ()) -> CsvTable
     """Opens CSV or Parquet; both have `columns` and `chunks(columns)`.
 
     Args:
-        path: CSV or Parquet, by its suffix.
-        na: for CSV, fields that mean a missing value, beside the empty one.
+      path: CSV or Parquet, by its suffix.
+      na: for CSV, fields that mean a missing value, beside the empty one.
 
     Raises:
-        FileNotFoundError, ValueError: nothing there, a damaged file, or another suffix.
+      FileNotFoundError, ValueError: nothing there, a damaged file, or another suffix.
     """
     return CsvTable(path, na) if is_csv(path) else ParquetTable(path)
 
@@ -121,7 +121,7 @@ def find_files(path: str | os.PathLike[str]) -> list[str]:
     """Returns the Parquet files at a path, glob or directory, sorted.
 
     Raises:
-        FileNotFoundError: nothing is there.
+      FileNotFoundError: nothing is there.
     """
     text = os.fspath(path)
     if os.path.isdir(text):
@@ -219,9 +219,9 @@ class ParquetTable:
         """Yields all rows in order, only `columns`.
 
         Args:
-            columns: names.
-            kinds: not needed, the files know their types; taken as `CsvTable.chunks` takes it.
-            ids: column to yield once more, as `IDS`; integers stay integers where some are missing.
+          columns: names.
+          kinds: not needed, the files know their types; taken as `CsvTable.chunks` takes it.
+          ids: column to yield once more, as `IDS`; integers stay integers where some are missing.
         """
         for group in range(self.num_groups):
             for _, frame in self.group_chunks(group, columns, ids):

@@ -35,28 +35,28 @@ class RCTData(TrialView):
     that need every row at once (`features`, `treatment`, `frame`, `take`, …).
 
     Args:
-        features: columns {name: [N]} of numbers, booleans or strings, or a float matrix [N, F].
-        treatment: arm received, [N]: indices in [0, K), or labels.
-        response: reward per user, [N]: 0/1 or any finite number.
-        cost: cost per user, [N], >= 0.
-        propensity: probability of the *received* treatment, [N] in (0, 1]; a mapping
-            {treatment: share}; or None for the observed (weighted) shares.
-        sample_weight: weight of each row, [N] > 0, for example 1 / down-sampling rate.
-        num_treatments: K, when treatments are indices and the last arms might be absent.
-        treatment_names: labels of the arms in order, [K].
-        missing: "error" refuses NaN features; "indicator" keeps them for `build_preprocessor` to
-            impute and mark, and makes missing strings the category "".
+      features: columns {name: [N]} of numbers, booleans or strings, or a float matrix [N, F].
+      treatment: arm received, [N]: indices in [0, K), or labels.
+      response: reward per user, [N]: 0/1 or any finite number.
+      cost: cost per user, [N], >= 0.
+      propensity: probability of the *received* treatment, [N] in (0, 1]; a mapping
+        {treatment: share}; or None for the observed (weighted) shares.
+      sample_weight: weight of each row, [N] > 0, for example 1 / down-sampling rate.
+      num_treatments: K, when treatments are indices and the last arms might be absent.
+      treatment_names: labels of the arms in order, [K].
+      missing: "error" refuses NaN features; "indicator" keeps them for `build_preprocessor` to
+        impute and mark, and makes missing strings the category "".
 
     Raises:
-        ValueError: anything above is violated; the message names the column and the remedy.
+      ValueError: anything above is violated; the message names the column and the remedy.
 
     Example:
-        >>> import numpy as np
-        >>> data = RCTData({"age": [30, 41, 25, 60]}, [0, 1, 0, 1], [0, 1, 0, 0], [0, 2, 0, 2])
-        >>> len(data), data.num_treatments, data.response_kind
-        (4, 2, 'binary')
-        >>> data.propensity.tolist()
-        [0.5, 0.5, 0.5, 0.5]
+      >>> import numpy as np
+      >>> data = RCTData({"age": [30, 41, 25, 60]}, [0, 1, 0, 1], [0, 1, 0, 0], [0, 2, 0, 2])
+      >>> len(data), data.num_treatments, data.response_kind
+      (4, 2, 'binary')
+      >>> data.propensity.tolist()
+      [0.5, 0.5, 0.5, 0.5]
     """
 
     def __init__(
@@ -140,28 +140,28 @@ class RCTData(TrialView):
         """Reads a pandas data frame.
 
         Args:
-            frame: one row per user.
-            treatment: column of the arm received. Integers and booleans are arm indices; strings
-                are labels, in the order of `treatments`, else of the cost mapping, else sorted.
-            response: column of the reward.
-            cost: column of the cost per user, or a mapping {treatment: cost per user}.
-            features: feature columns; None takes every column without another role.
-            propensity: column, mapping {treatment: share}, or None for observed shares.
-            sample_weight: column of row weights.
-            treatments: labels in the order of the arms.
-            missing: "error" or "indicator", as in the class.
+          frame: one row per user.
+          treatment: column of the arm received. Integers and booleans are arm indices; strings
+            are labels, in the order of `treatments`, else of the cost mapping, else sorted.
+          response: column of the reward.
+          cost: column of the cost per user, or a mapping {treatment: cost per user}.
+          features: feature columns; None takes every column without another role.
+          propensity: column, mapping {treatment: share}, or None for observed shares.
+          sample_weight: column of row weights.
+          treatments: labels in the order of the arms.
+          missing: "error" or "indicator", as in the class.
 
         Raises:
-            ValueError: an unknown column, or any violation listed for the class.
+          ValueError: an unknown column, or any violation listed for the class.
 
         Example:
-            >>> import pandas as pd
-            >>> frame = pd.DataFrame({"age": [30, 41], "arm": ["none", "mail"], "bought": [0, 1]})
-            >>> data = RCTData.from_frame(
-            ...     frame, treatment="arm", response="bought", cost={"none": 0.0, "mail": 0.1}
-            ... )
-            >>> data.treatment_names, data.feature_names
-            (['none', 'mail'], ['age'])
+          >>> import pandas as pd
+          >>> frame = pd.DataFrame({"age": [30, 41], "arm": ["none", "mail"], "bought": [0, 1]})
+          >>> data = RCTData.from_frame(
+          ...     frame, treatment="arm", response="bought", cost={"none": 0.0, "mail": 0.1}
+          ... )
+          >>> data.treatment_names, data.feature_names
+          (['none', 'mail'], ['age'])
         """
         return cls._read(
             tables.FrameTable(frame),
@@ -185,14 +185,14 @@ class RCTData(TrialView):
         "NA" and "None" are text.
 
         Args:
-            path: comma-separated UTF-8 with a header line.
-            na: fields that mean a missing value, beside the empty field, such as ["NA"].
-            **same: as `from_frame`.
+          path: comma-separated UTF-8 with a header line.
+          na: fields that mean a missing value, beside the empty field, such as ["NA"].
+          **same: as `from_frame`.
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: an empty, corrupt or truncated file, rows of other lengths than the header,
-                or as `from_frame`.
+          FileNotFoundError: no such file.
+          ValueError: an empty, corrupt or truncated file, rows of other lengths than the header,
+            or as `from_frame`.
         """
         return cls._read(tables.CsvTable(path, na), **same)
 
@@ -203,14 +203,14 @@ class RCTData(TrialView):
         """Reads Parquet with the arguments of `from_frame`; streams what is too large.
 
         Args:
-            path: a file, a glob, or a directory (hive partitions become columns).
-            in_memory: True loads, False streams; None loads below 1 GiB of raw data. Streaming
-                reads every needed column once now, to validate, and again on every epoch.
-            **same: as `from_frame`.
+          path: a file, a glob, or a directory (hive partitions become columns).
+          in_memory: True loads, False streams; None loads below 1 GiB of raw data. Streaming
+            reads every needed column once now, to validate, and again on every epoch.
+          **same: as `from_frame`.
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: an empty, corrupt or truncated file, or as `from_frame`.
+          FileNotFoundError: no such file.
+          ValueError: an empty, corrupt or truncated file, or as `from_frame`.
         """
         table = tables.ParquetTable(path)
         if table.num_rows == 0:
@@ -224,13 +224,13 @@ class RCTData(TrialView):
         """Reads tensorflow-datasets with the arguments of `from_frame`, into memory.
 
         Args:
-            source: a TFDS name, a builder, or a `tf.data.Dataset` of dicts of scalars (or of
-                batches). Never a supervised pair: columns are chosen by name.
-            split: split to read, for a name or builder.
-            **same: as `from_frame`.
+          source: a TFDS name, a builder, or a `tf.data.Dataset` of dicts of scalars (or of
+            batches). Never a supervised pair: columns are chosen by name.
+          split: split to read, for a name or builder.
+          **same: as `from_frame`.
 
         Raises:
-            ValueError: tensorflow-datasets is absent, the data cannot be had, or as `from_frame`.
+          ValueError: tensorflow-datasets is absent, the data cannot be had, or as `from_frame`.
         """
         return cls.from_frame(tables.read_tfds(source, split), **same)
 
@@ -240,7 +240,7 @@ class RCTData(TrialView):
         Propensities stay those of the full trial; an arm may be absent.
 
         Raises:
-            ValueError: no row, an index out of range, or streamed data.
+          ValueError: no row, an index out of range, or streamed data.
         """
         block = self._block("take()")
         source = MemorySource(block.at(row_indices(indices, len(block))))
@@ -256,23 +256,23 @@ class RCTData(TrialView):
         propensities stay those of the full trial.
 
         Args:
-            shares: share of each part, positive, summing to 1.
-            seed: any integer.
+          shares: share of each part, positive, summing to 1.
+          seed: any integer.
 
         Returns:
-            One `RCTData` per share.
+          One `RCTData` per share.
 
         Raises:
-            ValueError: shares do not sum to 1, or a part has no row, or none of some arm.
+          ValueError: shares do not sum to 1, or a part has no row, or none of some arm.
 
         Example:
-            >>> import numpy as np
-            >>> data = RCTData(
-            ...     np.zeros([1000, 1]), np.arange(1000) % 2, np.zeros(1000), np.zeros(1000)
-            ... )
-            >>> train, test = data.split([0.7, 0.3], seed=1)
-            >>> len(train) + len(test)
-            1000
+          >>> import numpy as np
+          >>> data = RCTData(
+          ...     np.zeros([1000, 1]), np.arange(1000) % 2, np.zeros(1000), np.zeros(1000)
+          ... )
+          >>> train, test = data.split([0.7, 0.3], seed=1)
+          >>> len(train) + len(test)
+          1000
         """
         portions = np.asarray(list(shares), np.float64)
         if len(portions) == 0 or not (portions > 0).all() or abs(portions.sum() - 1) > 1e-6:
@@ -304,26 +304,26 @@ class RCTData(TrialView):
         treatments are int32, strings are tf.string, everything else float32.
 
         Args:
-            batch_size: rows per batch; the last batch of an epoch may be smaller.
-            shuffle: random order. In memory a full permutation; streamed, row groups in random
-                order through a pool of some 260,000 rows: files sorted by something should have
-                small row groups.
-            seed: the order is a function of (seed, epoch).
-            drop_remainder: drop the smaller last batch; makes the batch dimension static.
-            repeat: go on for ever; otherwise each iteration over the dataset is the next epoch.
-            epoch_varying: False repeats the order of epoch 0.
-            start: (epoch, batch) to start at, as if what comes before had been consumed. In memory
-                nothing is read for it; streamed, the rows before that batch are read again.
+          batch_size: rows per batch; the last batch of an epoch may be smaller.
+          shuffle: random order. In memory a full permutation; streamed, row groups in random
+            order through a pool of some 260,000 rows: files sorted by something should have
+            small row groups.
+          seed: the order is a function of (seed, epoch).
+          drop_remainder: drop the smaller last batch; makes the batch dimension static.
+          repeat: go on for ever; otherwise each iteration over the dataset is the next epoch.
+          epoch_varying: False repeats the order of epoch 0.
+          start: (epoch, batch) to start at, as if what comes before had been consumed. In memory
+            nothing is read for it; streamed, the rows before that batch are read again.
 
         Raises:
-            ValueError: `batch_size` is not positive, drop_remainder would leave nothing, or an
-                epoch has no batch `start`.
+          ValueError: `batch_size` is not positive, drop_remainder would leave nothing, or an
+            epoch has no batch `start`.
 
         Example:
-            >>> data = RCTData({"age": [30, 41]}, [0, 1], [0, 1], [0, 2])
-            >>> for features, targets in data.batches(2):
-            ...     print(features["age"].numpy(), targets["treatment"].numpy())
-            [30. 41.] [0 1]
+          >>> data = RCTData({"age": [30, 41]}, [0, 1], [0, 1], [0, 2])
+          >>> for features, targets in data.batches(2):
+          ...     print(features["age"].numpy(), targets["treatment"].numpy())
+          [30. 41.] [0 1]
         """
         return make_dataset(
             self._source,
@@ -344,9 +344,9 @@ class RCTData(TrialView):
         Streamed data are known by their statistics and row groups, without reading them.
 
         Example:
-            >>> data = RCTData({"age": [30, 41]}, [0, 1], [0, 1], [0, 2])
-            >>> data.fingerprint() == data.take([1, 0]).fingerprint()
-            False
+          >>> data = RCTData({"age": [30, 41]}, [0, 1], [0, 1], [0, 2])
+          >>> data.fingerprint() == data.take([1, 0]).fingerprint()
+          False
         """
         return fingerprint(self._schema, self._source, self._stats)
 
@@ -359,7 +359,7 @@ class RCTData(TrialView):
         """Returns features and the columns treatment (label), response, cost, propensity, … .
 
         Raises:
-            ValueError: streamed data, or a feature has the name of one of these columns.
+          ValueError: streamed data, or a feature has the name of one of these columns.
         """
         block, features = self._block("frame()"), self.features
         columns: dict[str, Any] = (
@@ -387,10 +387,10 @@ class RCTData(TrialView):
         """Returns mean, variance and kind of an outcome by arm, without another pass.
 
         Args:
-            outcome: "response" or "cost".
+          outcome: "response" or "cost".
 
         Raises:
-            ValueError: another outcome is asked for.
+          ValueError: another outcome is asked for.
         """
         if outcome not in ("response", "cost"):
             raise ValueError(f"outcome={outcome!r}; expected 'response' or 'cost'.")

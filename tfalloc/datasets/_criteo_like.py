@@ -137,20 +137,20 @@ def criteo_like(num_rows: int = 100_000, seed: int = 0, features: bool = True) -
     the best log-linear score in the features, about .69.
 
     Args:
-        num_rows: N, at least 100.
-        seed: the same seed gives the same data.
-        features: False replaces f0 … f11 by one constant column "one", for work on outcomes only.
+      num_rows: N, at least 100.
+      seed: the same seed gives the same data.
+      features: False replaces f0 … f11 by one constant column "one", for work on outcomes only.
 
     Returns:
-        A `Simulation`.
+      A `Simulation`.
 
     Raises:
-        ValueError: `num_rows` is too small.
+      ValueError: `num_rows` is too small.
 
     Example:
-        >>> simulation = criteo_like(num_rows=1000)
-        >>> simulation.data.feature_names[-1], simulation.true_cost.shape
-        ('f11', (1000, 2))
+      >>> simulation = criteo_like(num_rows=1000)
+      >>> simulation.data.feature_names[-1], simulation.true_cost.shape
+      ('f11', (1000, 2))
     """
     check_rows(num_rows, 100)
     draws = []
@@ -181,17 +181,17 @@ def criteo_like_parquet(
     those of `criteo_like(num_rows, seed)`. The file appears under its name only when complete.
 
     Args:
-        path: the file to write; its directory must exist. An existing file is replaced.
-        num_rows: N.
-        seed: the same seed gives the same rows.
-        truth: also write true_response_0, true_response_1, true_cost_0, true_cost_1. Never use
-            them as features.
+      path: the file to write; its directory must exist. An existing file is replaced.
+      num_rows: N.
+      seed: the same seed gives the same rows.
+      truth: also write true_response_0, true_response_1, true_cost_0, true_cost_1. Never use
+        them as features.
 
     Returns:
-        The path.
+      The path.
 
     Raises:
-        ValueError: `num_rows` is too small.
+      ValueError: `num_rows` is too small.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -37,25 +37,25 @@ def criteo_outcomes(
     """Simulates a trial on the rows of a file of Criteo Uplift; equations head this module.
 
     Args:
-        path: Parquet, or CSV (also .gz), with columns f0 … f11; others are not read.
-        seed: the same seed gives the same data.
-        part: 0 or 1: one random half of the rows, to learn from, or the other, to judge on; None:
-            all of them. Halves depend on the seed.
+      path: Parquet, or CSV (also .gz), with columns f0 … f11; others are not read.
+      seed: the same seed gives the same data.
+      part: 0 or 1: one random half of the rows, to learn from, or the other, to judge on; None:
+        all of them. Halves depend on the seed.
 
     Returns:
-        A `Simulation` with features f0 … f11 and four treatments.
+      A `Simulation` with features f0 … f11 and four treatments.
 
     Raises:
-        FileNotFoundError: nothing at `path`.
-        ValueError: a column is missing, or `part` is another.
+      FileNotFoundError: nothing at `path`.
+      ValueError: a column is missing, or `part` is another.
 
     Example:
-        >>> import numpy as np, pandas as pd, tempfile, os
-        >>> path = os.path.join(tempfile.mkdtemp(), "criteo.csv")
-        >>> table = np.random.default_rng(0).normal(size=(400, 12))
-        >>> pd.DataFrame(table, columns=[f"f{j}" for j in range(12)]).to_csv(path, index=False)
-        >>> criteo_outcomes(path, part=0).data.treatment_names
-        ['0', '0.5', '1', '2']
+      >>> import numpy as np, pandas as pd, tempfile, os
+      >>> path = os.path.join(tempfile.mkdtemp(), "criteo.csv")
+      >>> table = np.random.default_rng(0).normal(size=(400, 12))
+      >>> pd.DataFrame(table, columns=[f"f{j}" for j in range(12)]).to_csv(path, index=False)
+      >>> criteo_outcomes(path, part=0).data.treatment_names
+      ['0', '0.5', '1', '2']
     """
     if part not in (None, 0, 1):
         raise ValueError(f"part={part!r}; expected 0, 1 or None (all rows).")

@@ -32,19 +32,19 @@ def five_arms(num_rows: int = 10_000, seed: int = 0) -> Simulation:
     """Simulates the five-arm trial whose equations head this module.
 
     Args:
-        num_rows: N, at least 50 so that every arm has rows.
-        seed: the same seed gives the same data.
+      num_rows: N, at least 50 so that every arm has rows.
+      seed: the same seed gives the same data.
 
     Returns:
-        A `Simulation` with features u0 … u7, cost j for arm j, and binary response.
+      A `Simulation` with features u0 … u7, cost j for arm j, and binary response.
 
     Raises:
-        ValueError: `num_rows` is too small.
+      ValueError: `num_rows` is too small.
 
     Example:
-        >>> simulation = five_arms(num_rows=1000, seed=1)
-        >>> simulation.true_response.shape, simulation.true_cost[0].tolist()
-        ((1000, 5), [0.0, 1.0, 2.0, 3.0, 4.0])
+      >>> simulation = five_arms(num_rows=1000, seed=1)
+      >>> simulation.true_response.shape, simulation.true_cost[0].tolist()
+      ((1000, 5), [0.0, 1.0, 2.0, 3.0, 4.0])
     """
     check_rows(num_rows, 50)
     rng = generator("synthetic", seed)  # its name once; another one would give other rows

@@ -35,20 +35,20 @@ def produce_coin(num_rows: int = 100_000, seed: int = 0, num_treatments: int = 3
     """Simulates the trial of coin rewards whose equations head this module.
 
     Args:
-        num_rows: N, at least 20 per arm so that every arm has rows.
-        seed: the same seed gives the same data.
-        num_treatments: K, at least 2.
+      num_rows: N, at least 20 per arm so that every arm has rows.
+      seed: the same seed gives the same data.
+      num_treatments: K, at least 2.
 
     Returns:
-        A `Simulation` with features u0 … u7 and the string "platform"; cost in coins per user.
+      A `Simulation` with features u0 … u7 and the string "platform"; cost in coins per user.
 
     Raises:
-        ValueError: `num_rows` or `num_treatments` is too small.
+      ValueError: `num_rows` or `num_treatments` is too small.
 
     Example:
-        >>> simulation = produce_coin(num_rows=2000, num_treatments=3)
-        >>> simulation.data.treatment_names
-        ['0', '14.5', '29']
+      >>> simulation = produce_coin(num_rows=2000, num_treatments=3)
+      >>> simulation.data.treatment_names
+      ['0', '14.5', '29']
     """
     if num_treatments != int(num_treatments) or num_treatments < 2:
         raise ValueError(f"num_treatments={num_treatments!r}; expected an integer of at least 2.")

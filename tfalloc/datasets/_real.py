@@ -44,17 +44,17 @@ def criteo(
     happen after the treatment.
 
     Args:
-        path: the official CSV (also .gz), or Parquet (file, glob, directory). None asks
-            tensorflow-datasets, which downloads 300 MB once and keeps them.
-        response: response column.
-        cost: cost column, or a mapping such as {0: 0.0, 1: 0.01}.
-        sha256: expected checksum of the file at `path`.
-        in_memory: as `RCTData.from_parquet`; for Parquet only.
-        data_dir: where tensorflow-datasets keeps its data.
+      path: the official CSV (also .gz), or Parquet (file, glob, directory). None asks
+        tensorflow-datasets, which downloads 300 MB once and keeps them.
+      response: response column.
+      cost: cost column, or a mapping such as {0: 0.0, 1: 0.01}.
+      sha256: expected checksum of the file at `path`.
+      in_memory: as `RCTData.from_parquet`; for Parquet only.
+      data_dir: where tensorflow-datasets keeps its data.
 
     Raises:
-        FileNotFoundError: nothing at `path`.
-        ValueError: a checksum differs, no network, or the file is not Criteo's.
+      FileNotFoundError: nothing at `path`.
+      ValueError: a checksum differs, no network, or the file is not Criteo's.
     """
     columns: dict[str, Any] = {
         "treatment": "treatment",
@@ -104,15 +104,15 @@ def hillstrom(
     never features.
 
     Args:
-        path: the CSV; see the message of the error when it is None for where to get it.
-        response: "visit", "conversion" or "spend".
-        cost: cost per mail. **The data have none**: the default, 0 / 0.05 / 0.10, is our
-            assumption, chosen so that the better mail costs more.
-        sha256: expected checksum of the file.
+      path: the CSV; see the message of the error when it is None for where to get it.
+      response: "visit", "conversion" or "spend".
+      cost: cost per mail. **The data have none**: the default, 0 / 0.05 / 0.10, is our
+        assumption, chosen so that the better mail costs more.
+      sha256: expected checksum of the file.
 
     Raises:
-        FileNotFoundError: nothing at `path`.
-        ValueError: no path, a checksum differs, or the file is not Hillstrom's.
+      FileNotFoundError: nothing at `path`.
+      ValueError: no path, a checksum differs, or the file is not Hillstrom's.
     """
     if path is None:
         raise ValueError(

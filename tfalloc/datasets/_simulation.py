@@ -15,9 +15,9 @@ class Simulation:
     """A simulated trial with its ground truth.
 
     Attributes:
-        data: the trial.
-        true_response: expected response of every user under every arm, float32 [N, K].
-        true_cost: expected cost per user under every arm, float32 [N, K].
+      data: the trial.
+      true_response: expected response of every user under every arm, float32 [N, K].
+      true_cost: expected cost per user under every arm, float32 [N, K].
     """
 
     data: RCTData

@@ -30,18 +30,18 @@ def well_specified(num_rows: int = 100_000, seed: int = 0) -> Simulation:
     """Simulates the trial whose equations head this module.
 
     Args:
-        num_rows: N, at least 60.
-        seed: the same seed gives the same data.
+      num_rows: N, at least 60.
+      seed: the same seed gives the same data.
 
     Returns:
-        A `Simulation` with features x0 … x7 and three treatments; x6 and x7 are noise.
+      A `Simulation` with features x0 … x7 and three treatments; x6 and x7 are noise.
 
     Raises:
-        ValueError: `num_rows` is too small.
+      ValueError: `num_rows` is too small.
 
     Example:
-        >>> well_specified(num_rows=1000).true_cost.shape
-        (1000, 3)
+      >>> well_specified(num_rows=1000).true_cost.shape
+      (1000, 3)
     """
     check_rows(num_rows, 60)
     rng = generator("wellspec", seed)
