@@ -55,7 +55,7 @@ def test_criteo_without_network(monkeypatch):
         def download_and_prepare(self):
             raise OSError("no route to host")
 
-    monkeypatch.setattr("tfalloc.data.tables.tfds_builder", lambda *_, **__: Builder())
+    monkeypatch.setattr("tfalloc.datasets.public_trials.tfds_builder", lambda *_, **__: Builder())
     with pytest.raises(ValueError, match="no route to host.*pass path="):
         datasets.criteo()
 
@@ -73,7 +73,7 @@ def test_criteo_through_tfds(monkeypatch):
             frame = fake_criteo()
             return tf.data.Dataset.from_tensor_slices({n: frame[n].to_numpy() for n in frame})
 
-    monkeypatch.setattr("tfalloc.data.tables.tfds_builder", lambda *_, **__: Builder())
+    monkeypatch.setattr("tfalloc.datasets.public_trials.tfds_builder", lambda *_, **__: Builder())
     data = datasets.criteo()
     # Supervised elements would leave all features in one dict, `exposure` among them.
     assert asked == {"split": "train"}

@@ -13,7 +13,7 @@ import pytest
 
 from tfalloc import datasets
 from tfalloc.data import RCTData
-from tfalloc.datasets import _criteo_like, _criteo_outcomes
+from tfalloc.datasets import criteo_simulations
 
 
 @functools.cache
@@ -155,8 +155,8 @@ def test_criteo_like_without_features():
 
 
 def test_criteo_like_parquet_has_the_same_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(_criteo_like, "CHUNK_ROWS", 4000)
-    monkeypatch.setattr(_criteo_like, "ROW_GROUP", 1500)
+    monkeypatch.setattr(criteo_simulations, "CHUNK_ROWS", 4000)
+    monkeypatch.setattr(criteo_simulations, "ROW_GROUP", 1500)
     path = datasets.criteo_like_parquet(tmp_path / "c.parquet", 10_000, seed=4, truth=True)
     assert [file.name for file in tmp_path.iterdir()] == ["c.parquet"]
     assert pq.ParquetFile(path).num_row_groups == 8
@@ -173,7 +173,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_criteo_like, "draw", fail)
+    monkeypatch.setattr(criteo_simulations, "draw", fail)
     with pytest.raises(KeyboardInterrupt):
         datasets.criteo_like_parquet(tmp_path / "c.parquet", 1000)
     assert not list(tmp_path.iterdir())
@@ -208,7 +208,7 @@ def test_criteo_outcomes_segments():
     """A reacts at any voucher, B at the largest only, C redeems and buys no more than others."""
     x = np.zeros((12, 4))
     x[0, 0], x[2, 1], x[9, 2] = 0.5, 0.5, 0.6
-    response, cost = _criteo_outcomes.expectations(x)
+    response, cost = criteo_simulations.voucher_outcomes(x)
     gain = (response - response[:, :1]) / (1 - response[:, :1])
     np.testing.assert_allclose(gain[0], [0, 0.054, 0.063, 0.072], atol=1e-12)
     np.testing.assert_allclose(gain[1], [0, 0.004, 0.022, 0.082], atol=1e-12)

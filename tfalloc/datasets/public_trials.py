@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfalloc.data import RCTData
+from tfalloc.data.tables import tfds_builder
 
 CRITEO_URL = "https://ailab.criteo.com/criteo-uplift-prediction-dataset/"
 HILLSTROM_URL = "https://blog.minethatdata.com/2008/03/minethatdata-e-mail-analytics-and-data.html"
@@ -76,8 +77,6 @@ def criteo(
 
 
 def _criteo_builder(data_dir: str | os.PathLike[str] | None) -> Any:
-    from tfalloc.data.tables import tfds_builder
-
     builder = tfds_builder("criteo", data_dir=data_dir)
     try:
         builder.download_and_prepare()
