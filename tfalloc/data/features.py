@@ -66,12 +66,15 @@ class FeatureSchema:
     def of_model(cls, model: Any) -> FeatureSchema:
         """The schema of a functional Keras model of raw features.
 
-        Its inputs tell names and kinds; missing values are allowed if it makes finite numbers of
-        missing numbers.
+        One that `build_preprocessor` made knows it. Of any other the inputs tell names and kinds,
+        and missing values are allowed if it makes finite numbers of missing numbers.
 
         Raises:
           ValueError: the inputs are neither columns by name nor one matrix.
         """
+        known = getattr(model, "schema", None)
+        if isinstance(known, FeatureSchema):
+            return known
         if model not in _SCHEMAS:
             with tf.init_scope():  # the first call may be inside a tf.function
                 _SCHEMAS[model] = cls._read_off(model)

@@ -2,90 +2,28 @@
 
 The result is a functional Keras model, so that it can run inside `tf.data` while training (string
 look-ups in the model would keep Keras from compiling the step) and be fused with the model when it
-is exported.
+is exported. Layers inside have names that begin with "tfalloc>", which no feature's input has.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfalloc.data.columns import NUMERIC
+from tfalloc.data.features import FeatureSchema
 from tfalloc.data.trial import RCTData
-
-
-@keras.saving.register_keras_serializable(package="tfalloc")
-class StackColumns(keras.layers.Layer):
-    """Stacks columns [batch], …, [batch] into a float32 matrix [batch, number of columns]."""
-
-    def call(self, inputs: Any) -> Any:
-        """Returns the matrix."""
-        return keras.ops.stack([keras.ops.cast(column, "float32") for column in inputs], axis=-1)
-
-    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
-        """Returns (batch, number of columns)."""
-        return (*input_shape[0], len(input_shape))
-
-
-@keras.saving.register_keras_serializable(package="tfalloc")
-class Impute(keras.layers.Layer):
-    """Replaces NaN by each column's training mean: [batch, F] to [batch, F].
-
-    Args:
-      mean: replacement for each column, [F].
-    """
-
-    def __init__(self, mean: Any, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.mean = [float(value) for value in mean]
-
-    def call(self, inputs: Any) -> Any:
-        """Returns `inputs` without NaN."""
-        mean = keras.ops.convert_to_tensor(self.mean, dtype=inputs.dtype)
-        return keras.ops.where(keras.ops.isnan(inputs), mean, inputs)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Returns the input's shape."""
-        return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments."""
-        return {**super().get_config(), "mean": self.mean}
-
-
-@keras.saving.register_keras_serializable(package="tfalloc")
-class MissingIndicator(keras.layers.Layer):
-    """Marks NaN of some columns: [batch, F] to 0/1 [batch, number of columns].
-
-    Args:
-      columns: indices of the columns to mark.
-    """
-
-    def __init__(self, columns: Any, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.columns = [int(column) for column in columns]
-
-    def call(self, inputs: Any) -> Any:
-        """Returns the indicators as float32."""
-        marked = keras.ops.take(inputs, self.columns, axis=-1)
-        return keras.ops.cast(keras.ops.isnan(marked), "float32")
-
-    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
-        """Returns (batch, number of columns)."""
-        return (input_shape[0], len(self.columns))
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments."""
-        return {**super().get_config(), "columns": self.columns}
 
 
 def build_preprocessor(
     data: RCTData, *, normalize: bool = True, max_categories: int = 1000
-) -> keras.Model:
+) -> Preprocessor:
     """Builds a model from raw features to one float32 matrix [batch, D], fitted on `data`.
 
     Columns of the result: numeric features in order, then the missing indicators, then for each
@@ -118,42 +56,181 @@ def build_preprocessor(
     """
     if max_categories < 1:
         raise ValueError(f"max_categories={max_categories}; expected a positive integer.")
-    stats, schema = data._stats, data._schema
-    inputs: Any
-    if schema.matrix:
-        inputs = keras.Input((len(schema.numeric),), name="features", dtype="float32")
-        numeric = inputs
-    else:
-        tensor_names = _tensor_names(list(schema.kinds))
-        inputs = {
-            name: keras.Input(
-                (), name=tensor_names[name], dtype="float32" if kind == NUMERIC else "string"
-            )
-            for name, kind in schema.kinds.items()
-        }
-        columns = [inputs[name] for name in schema.numeric]
-        numeric = StackColumns(name="stack_columns")(columns) if columns else None
+    schema, stats = data.schema, data.stats
+    vocabularies = {}
+    for name, counts in zip(schema.strings, stats.counts, strict=True):
+        # Only values of the training part: categories of the whole trial would leak.
+        known = zip(counts, schema.categories[name], strict=True)
+        seen = sorted((-int(count), category) for count, category in known if count)
+        vocabularies[name] = [category for _, category in seen[:max_categories]]
+    model = Preprocessor(
+        kinds=list(schema.kinds.items()),
+        matrix=schema.matrix,
+        missing=schema.missing,
+        normalize=normalize,
+        marked=np.flatnonzero(stats.feature_missing).tolist(),
+        vocabularies=vocabularies,
+    )
+    if schema.numeric:
+        model.numbers.fit(stats.feature_mean, np.sqrt(stats.feature_variance))
+    return model
 
-    parts = []
-    if numeric is not None:
-        values = numeric
-        if schema.missing == "indicator":
-            values = Impute(stats.feature_mean, name="impute")(values)
-        if normalize:
-            values = _normalization(stats.feature_mean, stats.feature_variance)(values)
-        parts.append(values)
-        absent = np.flatnonzero(stats.feature_missing)
-        if len(absent):
-            parts.append(MissingIndicator(absent, name="missing")(numeric))
-    for i, name in enumerate(schema.strings):
-        parts.append(
-            _lookup(schema.categories[name], stats.counts[i], max_categories)(inputs[name])
-        )
-    outputs = parts[0] if len(parts) == 1 else keras.layers.Concatenate(name="matrix")(parts)
-    with warnings.catch_warnings():
-        # Names differ from keys only where `_tensor_names` had to; loading warns of it again.
-        warnings.filterwarnings("ignore", message="When providing `inputs` as a dict")
-        return keras.Model(inputs, outputs, name="preprocessor")
+
+@keras.saving.register_keras_serializable(package="tfalloc")
+class Preprocessor(keras.Model):
+    """Raw features to a float32 matrix [batch, D]; `build_preprocessor` makes and fits it.
+
+    Features are taken by name and checked, as `FeatureSchema.columns` does.
+
+    Args:
+      kinds: (feature, "numeric" or "string") in order.
+      matrix: whether features are one matrix.
+      missing: "error" or "indicator".
+      normalize: whether to subtract means and divide by standard deviations, which are weights.
+      marked: numeric columns, by index, whose missing values get an indicator.
+      vocabularies: string feature -> its categories in the order of their columns.
+    """
+
+    def __init__(
+        self,
+        kinds: Sequence[tuple[str, str]],
+        matrix: bool,
+        missing: str,
+        normalize: bool,
+        marked: Sequence[int],
+        vocabularies: Mapping[str, Sequence[str]],
+        name: str = "preprocessor",
+        **kwargs: Any,
+    ):
+        schema = FeatureSchema(kinds=dict(kinds), matrix=matrix, missing=missing)
+        inputs: Any
+        if matrix:
+            numeric = inputs = keras.Input((len(kinds),), name="features", dtype="float32")
+        else:
+            tensor_names = _tensor_names(list(schema.kinds))
+            inputs = {
+                column: keras.Input(
+                    (), name=tensor_names[column], dtype="float32" if kind == NUMERIC else "string"
+                )
+                for column, kind in schema.kinds.items()
+            }
+            numeric = [inputs[column] for column in schema.numeric]
+        numbers = Numbers(missing == "indicator", normalize, marked, name="tfalloc>numbers")
+        parts = [numbers(numeric)] if schema.numeric else []
+        for i, column in enumerate(schema.strings):
+            lookup = Categories(list(vocabularies[column]), name=f"tfalloc>categories_{i}")
+            parts.append(lookup(inputs[column]))
+        joined = keras.layers.Concatenate(name="tfalloc>matrix")
+        with warnings.catch_warnings():
+            # Names differ from keys only where `_tensor_names` had to; loading warns of it again.
+            warnings.filterwarnings("ignore", message="When providing `inputs` as a dict")
+            super().__init__(
+                inputs, parts[0] if len(parts) == 1 else joined(parts), name=name, **kwargs
+            )
+        self.schema, self.numbers = schema, numbers
+        self._config = {
+            "kinds": [list(pair) for pair in kinds],
+            "matrix": matrix,
+            "missing": missing,
+            "normalize": normalize,
+            "marked": list(marked),
+            "vocabularies": {column: list(words) for column, words in vocabularies.items()},
+        }
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The matrix of raw features, checked first."""
+        return super().__call__(self.schema.tensors(inputs), *args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments."""
+        return {**self._config, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Preprocessor:
+        """The inverse of `get_config`."""
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="tfalloc")
+class Numbers(keras.layers.Layer):
+    """Numeric columns to (x - mean) / scale, NaN first replaced by the mean, and then marks of NaN.
+
+    From columns [batch], …, or a matrix [batch, F], to [batch, F + number of marked]. The mean and
+    scale are weights, so that they are saved and loaded with all others.
+
+    Args:
+      impute: whether to replace NaN.
+      normalize: whether to subtract and divide.
+      marked: indices of the columns of which to mark NaN by 1.
+    """
+
+    def __init__(self, impute: bool, normalize: bool, marked: Sequence[int], **kwargs: Any):
+        super().__init__(**kwargs)
+        self.impute, self.normalize = impute, normalize
+        self.marked = [int(column) for column in marked]
+
+    def build(self, input_shape: Any) -> None:
+        """Creates mean and scale."""
+        width = len(input_shape) if isinstance(input_shape, list) else input_shape[-1]
+        options = {"shape": (width,), "trainable": False, "dtype": "float32"}
+        self.mean = self.add_weight(name="mean", initializer="zeros", **options)
+        self.scale = self.add_weight(name="scale", initializer="ones", **options)
+        self.built = True
+
+    def fit(self, mean: np.ndarray, deviation: np.ndarray) -> None:
+        """Sets mean and scale, [F] each; where the deviation is 0, the scale is 1."""
+        scale = deviation.astype(np.float32)
+        self.mean.assign(mean.astype(np.float32))
+        self.scale.assign(np.where(scale > 0, scale, np.float32(1.0)))
+
+    def call(self, inputs: Any) -> Any:
+        """Returns the matrix."""
+        if isinstance(inputs, list):
+            inputs = keras.ops.stack([keras.ops.cast(x, "float32") for x in inputs], axis=-1)
+        # Read as constants: input pipelines run on the CPU wherever the weights are.
+        with tf.init_scope():
+            mean, scale = (keras.ops.convert_to_numpy(x) for x in (self.mean, self.scale))
+        values = inputs
+        if self.impute:
+            values = keras.ops.where(keras.ops.isnan(values), mean, values)
+        if self.normalize:
+            values = (values - mean) / scale
+        if self.marked:
+            marks = keras.ops.isnan(keras.ops.take(inputs, self.marked, axis=-1))
+            values = keras.ops.concatenate([values, keras.ops.cast(marks, "float32")], axis=-1)
+        return values
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+        """Returns (batch, F + number of marked)."""
+        columns = isinstance(input_shape, list)
+        width = len(input_shape) if columns else input_shape[-1]
+        batch = input_shape[0][0] if columns else input_shape[0]
+        return (batch, width + len(self.marked))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments."""
+        own = {"impute": self.impute, "normalize": self.normalize, "marked": self.marked}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable(package="tfalloc")
+class Categories(keras.layers.StringLookup):
+    """Text [batch] to one-hot [batch, 1 + number of categories]; the first is "unknown".
+
+    Args:
+      vocabulary: the categories, any texts.
+    """
+
+    def __init__(self, vocabulary: Sequence[str], **kwargs: Any):
+        kwargs = {"num_oov_indices": 1, "output_mode": "one_hot", **kwargs}
+        # Keras' own word for the unknown, "[UNK]", may be a category.
+        super().__init__(vocabulary=list(vocabulary), **{**kwargs, "oov_token": "\0unknown"})
+
+    def save_assets(self, dir_path: Any) -> None:
+        """The configuration has the vocabulary; a file with a line for each could not hold all."""
+
+    def load_assets(self, dir_path: Any) -> None:
+        """Nothing is there."""
 
 
 def _tensor_names(columns: list[str]) -> dict[str, str]:
@@ -169,50 +246,3 @@ def _tensor_names(columns: list[str]) -> dict[str, str]:
             plain += "_"
         names[column] = plain
     return names
-
-
-def _normalization(mean: np.ndarray, variance: np.ndarray) -> keras.layers.Layer:
-    # A spread below float32's resolution at the mean is rounding: dividing by it would blow up.
-    constant = variance <= (1e-6 * np.abs(mean)) ** 2
-    scale = np.where(constant, 1.0, variance)
-    # Keras divides by max(sqrt(variance), 1e-7), which would distort features of tiny scale.
-    return Standardize(mean, np.sqrt(scale), name="standardize")
-
-
-@keras.saving.register_keras_serializable(package="tfalloc")
-class Standardize(keras.layers.Layer):
-    """Returns (x - mean) / scale, columnwise: [batch, F] to [batch, F].
-
-    Args:
-      mean: [F].
-      scale: [F], positive.
-    """
-
-    def __init__(self, mean: Any, scale: Any, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.mean = [float(value) for value in mean]
-        self.scale = [float(value) for value in scale]
-
-    def call(self, inputs: Any) -> Any:
-        """Returns the standardised matrix."""
-        mean = keras.ops.convert_to_tensor(self.mean, dtype=inputs.dtype)
-        return (inputs - mean) / keras.ops.convert_to_tensor(self.scale, dtype=inputs.dtype)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Returns the input's shape."""
-        return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments."""
-        return {**super().get_config(), "mean": self.mean, "scale": self.scale}
-
-
-def _lookup(
-    categories: tuple[str, ...], counts: np.ndarray, max_categories: int
-) -> keras.layers.Layer:
-    # Only values of the training part: categories of the whole trial would leak, and never train.
-    seen = [(-int(count), name) for count, name in zip(counts, categories, strict=True) if count]
-    vocabulary = [name for _, name in sorted(seen)[:max_categories]]
-    return keras.layers.StringLookup(
-        vocabulary=vocabulary, num_oov_indices=1, output_mode="one_hot"
-    )

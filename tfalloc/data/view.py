@@ -83,6 +83,16 @@ class TrialView:
             return "binary"
         return "nonnegative" if self._stats.nonnegative else "real"
 
+    @property
+    def schema(self) -> Schema:
+        """Names, kinds and categories of the features, and the arms."""
+        return self._schema
+
+    @property
+    def stats(self) -> TrialStats:
+        """Moments of outcomes and features."""
+        return self._stats
+
     # The columns, for data in memory.
 
     @property
