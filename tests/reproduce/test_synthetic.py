@@ -26,7 +26,7 @@ def test_q_of_the_true_responses_is_the_papers_within_its_error(made):
     assert abs(sample.q_truth.mean() - 0.2123) < 4 * error.mean()
     # The same users by their true responses: no outcome is drawn.
     for seed, found in zip(sample.seed, sample.true_truth, strict=True):
-        simulation = datasets.five_arms(synthetic.FAST.rows, seed=seed)
+        simulation = datasets.synthetic(synthetic.FAST.rows, seed=seed)
         best = oracle_curve(simulation.true_response, simulation.true_cost, synthetic.BUDGET)
         assert found == pytest.approx(best.response[0])
 

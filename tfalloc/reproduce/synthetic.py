@@ -202,11 +202,11 @@ class Laboratory:
 
 
 class _Trial:
-    """A trial of `datasets.five_arms`, the start of the ascent, and Q and V on it."""
+    """A trial of `datasets.synthetic`, the start of the ascent, and Q and V on it."""
 
     def __init__(self, rows: int, seed: int):
         self.seed = seed
-        simulation = datasets.five_arms(rows, seed=seed)
+        simulation = datasets.synthetic(rows, seed=seed)
         self._response, self._cost = simulation.true_response, simulation.true_cost
         data = simulation.data
         outcomes = data.treatment, data.response, data.cost
