@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from tfalloc.data import RCTData
 
-OPTIONS = {"treatment": "arm", "response": "y", "cost": "z"}
+ROLES = {"treatment": "arm", "response": "y", "cost": "z"}
+OPTIONS = {**ROLES, "features": ["number", "flag", "city", "count"]}
 
 
 def trial_frame(rows=5000, seed=0):
@@ -70,7 +71,8 @@ def test_columns_survive(source):
     for name in ("number", "flag", "count"):
         np.testing.assert_array_equal(rows[name], frame[name].astype("f4"))
     assert [value.decode() for value in rows["city"]] == frame["city"].tolist()
-    assert data.treatment_names == ["gift", "mail", "none"]
+    cheapest_first = frame.groupby("arm")["z"].mean().sort_values().index.tolist()
+    assert data.treatment_names == cheapest_first
     assert [data.treatment_names[t] for t in rows["treatment"]] == frame["arm"].tolist()
     np.testing.assert_array_equal(rows["response"], frame["y"].astype("f4"))
     np.testing.assert_allclose(rows["cost"], frame["z"], rtol=1e-6)
@@ -241,7 +243,8 @@ def test_fingerprints_tell_rows_columns_and_order_apart(source):
     assert same[0] == same[1]
     dearer, renamed = frame.copy(), frame.rename(columns={"number": "age"})
     dearer.loc[17, "number"] += 1
-    others = [source(each).fingerprint() for each in (dearer, renamed, frame.iloc[:-1])]
+    others = [source(each).fingerprint() for each in (dearer, frame.iloc[:-1])]
+    others.append(source(renamed, features=["age", "flag", "city", "count"]).fingerprint())
     one, two = (part.fingerprint() for part in source(frame).split([0.5, 0.5]))
     assert len({same[0], *others, one, two}) == 6
 
@@ -335,7 +338,7 @@ def test_nullable_categorical_and_boolean_columns():
             "arm": [True, False, True, False], "y": [True, False, False, True], "z": 0,
         }
     )  # fmt: skip
-    data = RCTData.from_frame(frame, **OPTIONS, missing="indicator")
+    data = RCTData.from_frame(frame, **ROLES, missing="indicator")
     assert data.feature_kinds == {"n": "numeric", "c": "string", "b": "numeric"}
     assert data.treatment.tolist() == [1, 0, 1, 0] and data.response_kind == "binary"
     assert np.isnan(data.features["n"][1])
@@ -357,7 +360,7 @@ def test_from_tfds_dataset():
     columns["city"], columns["arm"] = columns["city"].tolist(), columns["arm"].tolist()
     dataset = tf.data.Dataset.from_tensor_slices(columns)
     for form in (dataset, dataset.batch(7)):
-        data = RCTData.from_tfds(form, **OPTIONS)
+        data = RCTData.from_tfds(form, **ROLES, features=["number", "city"])
         assert data.frame()["treatment"].tolist() == frame["arm"].tolist()
     with pytest.raises(ValueError, match="as_supervised"):
         RCTData.from_tfds(tf.data.Dataset.from_tensors((1, 2)), **OPTIONS)
@@ -389,3 +392,105 @@ def test_arm_moments_equal_direct_ones(tmp_path):
             assert moments.log_variance[k] == pytest.approx(spread, rel=1e-4)
         nothing = data.arm_moments("cost")
         assert nothing.positive_share[0] == nothing.positive_mean[0] == 0
+
+
+def arms_of(labels, **options):
+    rows = len(labels)
+    frame = pd.DataFrame({"x": np.arange(rows) % 7, "arm": labels, "y": np.arange(rows) % 2})
+    return RCTData.from_frame(
+        frame.assign(z=options.pop("z", 0.0)), **{**ROLES, "features": ["x"], **options}
+    ).treatment_names
+
+
+def test_the_cheapest_label_comes_first_unless_an_order_is_given():
+    labels = ["mail", "none", "gift"] * 4
+    assert arms_of(labels) == ["gift", "mail", "none"]  # costs are equal: by the alphabet
+    assert arms_of(labels, z=[1, 0, 2] * 4) == ["none", "mail", "gift"]
+    assert arms_of(labels, cost={"gift": 2, "none": 0, "mail": 1}) == ["none", "mail", "gift"]
+    ordered = pd.Categorical(labels, ["gift", "none", "more", "mail"], ordered=True)
+    assert arms_of(ordered, z=[1, 0, 2] * 4) == ["gift", "none", "mail"]
+    assert arms_of(labels, treatments=["mail", "gift", "none"], z=[1, 0, 2] * 4)[0] == "mail"
+    data = RCTData(np.zeros([6, 1]), ["mail", "none", "gift"] * 2, [0] * 6, [1, 0, 2] * 2)
+    assert data.treatment_names == ["none", "mail", "gift"]
+    assert "baseline: 'none'" in str(data.describe())
+
+
+def test_labels_are_found_whatever_spaces_are_around_them():
+    names = [" none", "mail "]
+    assert arms_of(names * 3, cost={"none": 0, "mail": 1}) == names
+    assert arms_of(names * 3, treatments=["mail", "none"]) == names[::-1]
+    with pytest.raises(ValueError, match="'nothing'"):
+        arms_of(names * 3, cost={"nothing": 0, "mail": 1})
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ([0, 2**40, 1, 0], "treatment 2 .* has no rows, and there are 1,099,511,627,777"),
+        ([0, 2**70, 1, 0], "non-integer"),
+        ([0, 10**401, 1, 0], "treatment"),
+        ([f"u{i}" for i in range(10_001)], "10,001 distinct values.*looks like an identifier"),
+    ],
+)
+def test_arms_that_are_none(arm, message):
+    with pytest.raises(ValueError, match=message):
+        RCTData(np.zeros([len(arm), 1]), arm, np.zeros(len(arm)), np.zeros(len(arm)))
+    with pytest.raises(ValueError, match="has no rows"):
+        RCTData(np.zeros([2, 1]), [0, 1], [0, 1], [0, 1], num_treatments=2**40)
+
+
+def test_a_response_in_words(source):
+    frame = trial_frame(200)
+    bought = frame["y"].to_numpy()
+    for words, positive in (
+        (["No", "Yes"], None),
+        (["false", "true"], None),
+        (["kept", "left"], "left"),
+        ([1, 2], 2),
+    ):
+        frame["y"] = np.array(words, object)[bought] if words[0] != 1 else bought + 1
+        data = source(frame, positive=positive)
+        assert data.response_kind == "binary"
+        np.testing.assert_array_equal(rows_of(data)["response"], bought)
+    frame["y"] = np.array(["kept", "left"], object)[bought]
+    for given in (None, "stayed"):
+        with pytest.raises(ValueError, match="two labels and positive= the one that counts as 1"):
+            source(frame, positive=given)
+    frame.loc[7, "y"] = None
+    with pytest.raises(ValueError, match="missing"):
+        source(frame, positive="left")
+
+
+def test_clusters_are_kept_whole(source):
+    frame = trial_frame(2000).assign(home=lambda f: "home " + (f["number"] // 4).astype(str))
+    data = source(frame, cluster="home")
+    parts = data.split([0.7, 0.3], seed=1)
+    homes = [set(rows_of(part)["number"] // 4) for part in parts]
+    assert len(homes[0]) + len(homes[1]) == 500 and not homes[0] & homes[1]
+    assert abs(len(parts[0]) / 2000 - 0.7) < 4 * np.sqrt(0.21 / 500)
+    again = [set(rows_of(part)["number"] // 4) for part in parts[0].split([0.5, 0.5], seed=1)]
+    assert not again[0] & again[1] and min(map(len, again)) > 100
+    if not data.streaming:
+        assert len(set(data.cluster)) == 500
+        assert len(set(parts[1].cluster)) == len(homes[1])
+    frame.loc[3, "home"] = None
+    with pytest.raises(ValueError, match="cluster 'home' has no id in row 3"):
+        source(frame, cluster="home")
+
+
+def test_clusters_are_the_same_however_they_are_typed():
+    arguments = (np.zeros([400, 1]), np.arange(400) % 2, np.zeros(400), np.zeros(400))
+    ids = np.arange(400) // 4
+    sizes = {
+        tuple(len(p) for p in RCTData(*arguments, cluster=given).split([0.5, 0.5]))
+        for given in (ids, ids.astype(str), ids.astype("f8"), pd.Categorical(ids.astype(str)))
+    }
+    assert len(sizes) == 1
+    assert RCTData(*arguments).cluster is None
+
+
+def test_columns_that_look_like_identifiers_are_named():
+    frame = trial_frame(500).assign(user=lambda f: "u" + f.index.astype(str))
+    with pytest.warns(UserWarning, match=r"\['number', 'user'\] differ in nearly every row"):
+        RCTData.from_frame(frame, **ROLES)
+    RCTData.from_frame(frame, **{**OPTIONS, "features": ["user", "number"]})  # asked for

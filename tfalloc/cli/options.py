@@ -63,6 +63,14 @@ Missing = Annotated[
         metavar="error|indicator", help="Missing features: refuse them, or impute and mark them."
     ),
 ]
+Positive = Annotated[
+    str | None,
+    typer.Option(metavar="LABEL", help="Label of the response that counts as 1, as in Yes and No."),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(metavar="COL", help="Column of what was randomised together, such as households."),
+]
 Na = Annotated[
     str | None,
     typer.Option(

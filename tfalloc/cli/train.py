@@ -45,6 +45,8 @@ def train(
     propensity: options.Propensity = None,
     weight: options.Weight = None,
     missing: options.Missing = "error",
+    positive: options.Positive = None,
+    cluster: options.Cluster = None,
     na: options.Na = None,
     overwrite: options.Overwrite = False,
     restart: Annotated[
@@ -70,6 +72,8 @@ def train(
         propensity=options.parse_column_or_mapping("--propensity", propensity),
         weight=weight,
         missing=missing,
+        positive=positive,
+        cluster=cluster,
         na=options.parse_list(na),
     )
     console.note("starting TensorFlow …")

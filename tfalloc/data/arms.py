@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from tfalloc.data.columns import did_you_mean, shorten
+
+MAX_ARMS = 10_000
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,10 @@ class Arms:
 
     def table(self, mapping: Mapping[Any, float], role: str) -> np.ndarray:
         """Returns a mapping {label: number} as float64 [K]; every arm needs one entry."""
-        given = {str(label): value for label, value in mapping.items()}
+        given = {
+            _spelled(str(label), self.names) or str(label): value
+            for label, value in mapping.items()
+        }
         for label in given:
             if label not in self.names:
                 raise ValueError(
@@ -91,8 +96,13 @@ def as_indices(column: Any) -> np.ndarray:
     series = pd.Series(column)
     if isinstance(series.dtype, pd.CategoricalDtype):
         series = series.astype(object)
-    values = series.to_numpy(dtype=np.float64, na_value=np.nan)
-    bad = ~(np.isfinite(values) & (values == np.floor(values)))
+    try:
+        values = series.to_numpy(dtype=np.float64, na_value=np.nan)
+    except OverflowError:
+        raise ValueError(
+            "treatment has an integer beyond the range of numbers; expected arm indices 0..K-1."
+        ) from None
+    bad = ~((np.abs(values) < 2.0**53) & (values == np.floor(values)))
     if bad.any():
         raise ValueError(
             f"treatment has {int(bad.sum())} non-integer value(s), for example {values[bad][0]:g}; "
@@ -113,11 +123,12 @@ def check_range(arms: np.ndarray, num_treatments: int) -> None:
 
 
 def find_arms(
-    distinct: Iterable[Any],
+    distinct: Sequence[Any],
     by_label: bool,
     treatments: Sequence[Any] | None,
-    mapping: Mapping[Any, float] | None,
+    order: Sequence[Any] | None = None,
     num_treatments: int | None = None,
+    costs: Mapping[Any, float] | None = None,
 ) -> Arms:
     """Decides the arms and their order.
 
@@ -125,28 +136,41 @@ def find_arms(
       distinct: the distinct raw treatments of the trial.
       by_label: whether they are labels.
       treatments: labels in order, if the caller gave them.
-      mapping: a cost mapping whose order is used when `treatments` is None.
+      order: labels in the order to take them in otherwise.
       num_treatments: K, if the caller gave it (indices only).
+      costs: mapping of costs, which may name an arm of index that has no rows.
     """
-    order = treatments if treatments is not None else (list(mapping) if mapping else None)
-    names = None if order is None else tuple(str(label) for label in order)
+    if len(distinct) > MAX_ARMS:
+        raise ValueError(
+            f"treatment has {len(distinct):,} distinct values; expected at most {MAX_ARMS:,} arms: "
+            "it looks like an identifier, name the column of the arm received."
+        )
+    names = None if treatments is None else tuple(str(label) for label in treatments)
     if names is not None and len(set(names)) < len(names):
         raise ValueError(f"treatments {shorten(names)} repeat a label; expected distinct labels.")
     if by_label:
-        labels = [v.decode() if isinstance(v, bytes) else v for v in distinct]
-        for label in labels:
-            if pd.isna(label):
-                raise_unknown_label(None, ())
-            if names is not None and label not in names:
-                raise_unknown_label(label, names)
-        names = names if names is not None else tuple(sorted(str(label) for label in labels))
-    else:
-        top = int(max(as_indices(list(distinct)))) + 1
+        labels = [v.decode() if isinstance(v, bytes) else str(v) for v in distinct]
         if names is None:
-            names = tuple(str(arm) for arm in range(max(num_treatments or top, 1)))
-        elif treatments is None:
-            # A cost mapping keyed by index: arms are ordered by index, not by its order.
-            names = tuple(str(arm) for arm in range(max(top, len(names))))
+            names = tuple(v.decode() if isinstance(v, bytes) else str(v) for v in order or labels)
+        names = tuple(_spelled(name, labels) or name for name in names)
+        for label in labels:
+            if label not in names:
+                raise_unknown_label(label, names)
+    else:
+        arms = as_indices(list(distinct))
+        top = int(max(arms)) + 1
+        if names is None:
+            wanted = max(num_treatments or top, 1 if costs is None else min(len(costs), MAX_ARMS))
+            there = np.unique(arms[(arms >= 0) & (arms < MAX_ARMS)])
+            if wanted > max(len(there), 1 if costs is None else len(costs)):
+                gap = np.flatnonzero(there != np.arange(len(there)))
+                absent = int(gap[0] if len(gap) else len(there))
+                raise ValueError(
+                    f"treatment {absent} ({str(absent)!r}) has no rows, and there are {wanted:,} "
+                    "treatments by the largest index; expected at least one row per arm: renumber "
+                    "the arms from 0, or pass them as strings."
+                )
+            names = tuple(str(arm) for arm in range(wanted))
     if num_treatments is not None and num_treatments != len(names):
         raise ValueError(
             f"num_treatments={num_treatments}, but {len(names)} treatments are named "
@@ -157,3 +181,11 @@ def find_arms(
             f"the trial has one treatment, {names[0]!r}; expected at least two arms to compare."
         )
     return Arms(names, by_label)
+
+
+def _spelled(label: str, known: Sequence[str]) -> str | None:
+    """The label among those known: itself, else the one that differs by spaces around it."""
+    if label in known:
+        return label
+    same = [other for other in known if other.strip() == label.strip()]
+    return same[0] if len(same) == 1 else None

@@ -164,6 +164,57 @@ def target_to_float32(
     return values
 
 
+def labels_to_float32(name: str, column: Any, labels: tuple[str, str]) -> np.ndarray:
+    """Returns a response of two labels, (that of 0, that of 1), as float32 [N].
+
+    Raises:
+      ValueError: a label is missing, or another.
+    """
+    codes, found = pd.factorize(pd.Series(column))
+    texts = [as_text(value) for value in found]
+    other = [text for text in texts if text not in labels]
+    if other or (codes < 0).any():
+        raise ValueError(
+            f"response {name!r} has {f'the label {other[0]!r}' if other else 'missing values'}; "
+            f"expected {labels[0]!r} (0) or {labels[1]!r} (1) in every row."
+        )
+    return np.array([float(text == labels[1]) for text in texts], np.float32)[codes]
+
+
+def ids_to_hashes(name: str, column: Any) -> np.ndarray:
+    """Returns identifiers of any kind as int64 [N]; equal ones, and as good as only these, agree.
+
+    Raises:
+      ValueError: one is missing.
+    """
+    codes, found = pd.factorize(pd.Series(column))
+    if (codes < 0).any():
+        raise ValueError(
+            f"cluster {name!r} has no id in row {int(np.argmax(codes < 0))}; expected one for each "
+            "row: give rows of their own an id of their own."
+        )
+    texts = np.array([as_text(value) for value in found], object)
+    return pd.util.hash_array(texts, categorize=False).view(np.int64)[codes]
+
+
+def as_text(value: Any) -> str:
+    """A label or identifier as text: that of a whole number has no decimal point."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def to_strings(name: str, column: Any, missing: str) -> np.ndarray:
     """Returns a string feature as object [N] of str; missing entries become "" or an error."""
     series = column if isinstance(column, pd.Series) else pd.Series(column, dtype=object)

@@ -1,7 +1,7 @@
 """Raw features to one matrix: imputation, normalisation, one-hot strings.
 
-The result is a functional Keras model, so that it can run inside `tf.data` while training (string
-look-ups in the model would keep Keras from compiling the step) and be fused with the model when it
+The result is a functional Keras model, so that it can run inside `tf.data` while training (text
+in the model would keep Keras from compiling the step) and be fused with the model when it
 is exported. Layers inside have names that begin with "tfalloc>", which no feature's input has.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -57,20 +57,22 @@ def build_preprocessor(
     if max_categories < 1:
         raise ValueError(f"max_categories={max_categories}; expected a positive integer.")
     schema, stats = data.schema, data.stats
-    vocabularies = {}
+    categories = {}
     for name, counts in zip(schema.strings, stats.counts, strict=True):
         # Only values of the training part: categories of the whole trial would leak.
         known = zip(counts, schema.categories[name], strict=True)
         seen = sorted((-int(count), category) for count, category in known if count)
-        vocabularies[name] = [category for _, category in seen[:max_categories]]
+        categories[name] = [category for _, category in seen[:max_categories]]
     model = Preprocessor(
         kinds=list(schema.kinds.items()),
         matrix=schema.matrix,
         missing=schema.missing,
         normalize=normalize,
         marked=np.flatnonzero(stats.feature_missing).tolist(),
-        vocabularies=vocabularies,
+        num_categories=[len(names) for names in categories.values()],
     )
+    for layer, names in zip(model.categories, categories.values(), strict=True):
+        layer.fit(names)
     if schema.numeric:
         model.numbers.fit(stats.feature_mean, np.sqrt(stats.feature_variance))
     return model
@@ -88,7 +90,7 @@ class Preprocessor(keras.Model):
       missing: "error" or "indicator".
       normalize: whether to subtract means and divide by standard deviations, which are weights.
       marked: numeric columns, by index, whose missing values get an indicator.
-      vocabularies: string feature -> its categories in the order of their columns.
+      num_categories: number of categories of each string feature.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class Preprocessor(keras.Model):
         missing: str,
         normalize: bool,
         marked: Sequence[int],
-        vocabularies: Mapping[str, Sequence[str]],
+        num_categories: Sequence[int],
         name: str = "preprocessor",
         **kwargs: Any,
     ):
@@ -117,9 +119,10 @@ class Preprocessor(keras.Model):
             numeric = [inputs[column] for column in schema.numeric]
         numbers = Numbers(missing == "indicator", normalize, marked, name="tfalloc>numbers")
         parts = [numbers(numeric)] if schema.numeric else []
-        for i, column in enumerate(schema.strings):
-            lookup = Categories(list(vocabularies[column]), name=f"tfalloc>categories_{i}")
-            parts.append(lookup(inputs[column]))
+        categories = []
+        for i, (column, size) in enumerate(zip(schema.strings, num_categories, strict=True)):
+            categories.append(Categories(size, name=f"tfalloc>categories_{i}"))
+            parts.append(categories[-1](inputs[column]))
         joined = keras.layers.Concatenate(name="tfalloc>matrix")
         with warnings.catch_warnings():
             # Names differ from keys only where `_tensor_names` had to; loading warns of it again.
@@ -127,14 +130,14 @@ class Preprocessor(keras.Model):
             super().__init__(
                 inputs, parts[0] if len(parts) == 1 else joined(parts), name=name, **kwargs
             )
-        self.schema, self.numbers = schema, numbers
+        self.schema, self.numbers, self.categories = schema, numbers, categories
         self._config = {
             "kinds": [list(pair) for pair in kinds],
             "matrix": matrix,
             "missing": missing,
             "normalize": normalize,
             "marked": list(marked),
-            "vocabularies": {column: list(words) for column, words in vocabularies.items()},
+            "num_categories": list(num_categories),
         }
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -214,23 +217,54 @@ class Numbers(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="tfalloc")
-class Categories(keras.layers.StringLookup):
+class Categories(keras.layers.Layer):
     """Text [batch] to one-hot [batch, 1 + number of categories]; the first is "unknown".
 
+    Categories are known by 63 bits of a hash, which are weights: a table of texts would be saved
+    with the model, but not with its weights alone, and then mean other columns where it is loaded.
+
     Args:
-      vocabulary: the categories, any texts.
+      size: number of categories.
     """
 
-    def __init__(self, vocabulary: Sequence[str], **kwargs: Any):
-        kwargs = {"num_oov_indices": 1, "output_mode": "one_hot", **kwargs}
-        # Keras' own word for the unknown, "[UNK]", may be a category.
-        super().__init__(vocabulary=list(vocabulary), **{**kwargs, "oov_token": "\0unknown"})
+    def __init__(self, size: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.size = size
 
-    def save_assets(self, dir_path: Any) -> None:
-        """The configuration has the vocabulary; a file with a line for each could not hold all."""
+    def build(self, input_shape: Any) -> None:
+        """Creates the hashes."""
+        self.hashes = self.add_weight(
+            name="hashes", shape=(self.size,), initializer="zeros", trainable=False, dtype="int64"
+        )
+        self.built = True
 
-    def load_assets(self, dir_path: Any) -> None:
-        """Nothing is there."""
+    def fit(self, categories: Sequence[str]) -> None:
+        """Sets the categories in the order of their columns, [size]."""
+        self.hashes.assign(_hashes(tf.constant(list(categories), tf.string)))
+
+    def call(self, inputs: Any) -> Any:
+        """Returns the columns as float32."""
+        with tf.init_scope():
+            known = keras.ops.convert_to_numpy(self.hashes)
+        hot = keras.ops.cast(_hashes(inputs)[:, None] == known[None, :], "float32")
+        return keras.ops.concatenate([1.0 - keras.ops.sum(hot, axis=1, keepdims=True), hot], axis=1)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+        """Returns (batch, 1 + number of categories)."""
+        return (input_shape[0], 1 + self.size)
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        """As Keras cannot find out by itself for text."""
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), "float32")
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments."""
+        return {**super().get_config(), "size": self.size}
+
+
+def _hashes(text: Any) -> Any:
+    """A number from 0 to 2^63 - 2 for each text."""
+    return tf.strings.to_hash_bucket_fast(text, 2**63 - 1)
 
 
 def _tensor_names(columns: list[str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ that batches never touch Python strings.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class Block:
       treatment: int32 [n]. response, cost, propensity: float32 [n].
       weight: float32 [n] or None.
       row: row numbers in the original trial, int64 [n].
+      cluster: which rows were randomised together, int64 [n], or None: each by itself.
     """
 
     numeric: np.ndarray
@@ -41,6 +42,12 @@ class Block:
     propensity: np.ndarray
     weight: np.ndarray | None
     row: np.ndarray
+    cluster: np.ndarray | None = None
+
+    @property
+    def unit(self) -> np.ndarray:
+        """What was randomised, int64 [n]: the cluster, else the row."""
+        return self.row if self.cluster is None else self.cluster
 
     def __len__(self) -> int:
         return len(self.treatment)
@@ -63,32 +70,19 @@ class Block:
             # `take` gathers rows of a matrix several times faster than indexing does.
             return np.take(array, index, axis=0)
 
-        return Block(
-            pick(self.numeric),
-            pick(self.codes),
-            pick(self.treatment),
-            pick(self.response),
-            pick(self.cost),
-            pick(self.propensity),
-            None if self.weight is None else pick(self.weight),
-            pick(self.row),
-        )
+        columns = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return Block(**{name: None if c is None else pick(c) for name, c in columns})
 
 
 def concatenate(blocks: Sequence[Block]) -> Block:
     """Returns the rows of `blocks` in one block."""
     if len(blocks) == 1:
         return blocks[0]
-    fields = {
-        name: np.concatenate([getattr(block, name) for block in blocks])
-        for name in ("numeric", "codes", "treatment", "response", "cost", "propensity", "row")
-    }
-    weight = (
-        None
-        if blocks[0].weight is None
-        else np.concatenate([block.weight for block in blocks if block.weight is not None])
-    )
-    return Block(weight=weight, **fields)
+    joined: dict[str, Any] = {}
+    for field in fields(Block):
+        columns = [getattr(block, field.name) for block in blocks]
+        joined[field.name] = None if columns[0] is None else np.concatenate(columns)
+    return Block(**joined)
 
 
 def row_indices(indices: Any, num_rows: int) -> np.ndarray:
@@ -134,6 +128,11 @@ def encode(
         for i, name in enumerate(schema.strings):
             known = pd.Index(np.array(schema.categories[name], dtype=object), dtype=object)
             codes[:, i] = known.get_indexer(pd.Index(columns[name], dtype=object))
+            if (codes[:, i] < 0).any():
+                raise ValueError(
+                    f"feature column {name!r} has values that it did not have when the data were "
+                    "first read; expected files that do not change: read them again."
+                )
     else:
         numeric, codes = columns, np.empty((num_rows, 0), np.int32)
     treatment = schema.arms.encode(targets["treatment"])
@@ -155,13 +154,23 @@ def encode(
     weight = None
     if "sample_weight" in targets:
         weight = number("sample_weight", least=0.0, open_least=True)
+    if schema.response_labels is None:
+        response = number("response")
+    else:
+        response = checks.labels_to_float32(
+            roles.response, targets["response"], schema.response_labels
+        )
+    cluster = None
+    if roles.cluster is not None:
+        cluster = checks.ids_to_hashes(roles.cluster, targets["cluster"])
     return Block(
         numeric,
         codes,
         treatment,
-        number("response"),
+        response,
         cost,
         propensity,
         weight,
         np.arange(first_row, first_row + num_rows, dtype=np.int64),
+        cluster,
     )

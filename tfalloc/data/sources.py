@@ -78,7 +78,7 @@ class StreamedSource:
         for row, frame in self.table.group_chunks(group, columns):
             block = encode(frame, self.roles.of(frame), self.roles, self.schema, row)
             if self.parts:
-                block = block.at(in_parts(block.row, self.parts))
+                block = block.at(in_parts(block.unit, self.parts))
             if len(block):
                 yield block
 
@@ -120,23 +120,23 @@ def divide(
     parts = [(key, float(a), float(b)) for a, b in itertools.pairwise(edges)]
     if isinstance(source, MemorySource):
         block = source.block
-        found = [MemorySource(block.at(np.flatnonzero(in_parts(block.row, [p])))) for p in parts]
+        found = [MemorySource(block.at(np.flatnonzero(in_parts(block.unit, [p])))) for p in parts]
         return [(part, measure(part.blocks(), schema)) for part in found]
     stats = [TrialStats(schema) for _ in parts]
     for block in source.blocks():
         for part, part_stats in zip(parts, stats, strict=True):
-            part_stats.add(block.at(in_parts(block.row, [part])))
+            part_stats.add(block.at(in_parts(block.unit, [part])))
     return [
         (StreamedSource(source.table, source.roles, schema, (*source.parts, part)), part_stats)
         for part, part_stats in zip(parts, stats, strict=True)
     ]
 
 
-def in_parts(row: np.ndarray, parts: Sequence[Part]) -> np.ndarray:
-    """Returns which row numbers [N] every part keeps, bool [N]."""
-    keep = np.ones(len(row), bool)
+def in_parts(unit: np.ndarray, parts: Sequence[Part]) -> np.ndarray:
+    """Returns which rows every part keeps, by row number or cluster [N], bool [N]."""
+    keep = np.ones(len(unit), bool)
     for key, low, high in parts:
-        share = uniform(row, key)
+        share = uniform(unit, key)
         keep &= (share >= low) & (share < high)
     return keep
 
@@ -204,7 +204,7 @@ def uniform(row: np.ndarray, key: int) -> np.ndarray:
     """Returns a number in [0, 1) for each row number.
 
     Args:
-      row: row numbers in the original trial, int64 [N].
+      row: row numbers in the original trial, or cluster ids, int64 [N].
       key: from `split_key`.
 
     Returns:

@@ -104,6 +104,7 @@ class TrialSummary:
             cells = [row[0].ljust(widths[0])]
             cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
             lines.append("  ".join(cells))
+        lines.append(f"uplifts are from the baseline: {self.arms[0].name!r}")
         worst = sorted(self.differences.items(), key=lambda item: -item[1])[:3]
         lines.append(
             "largest standardised mean differences: "

@@ -16,7 +16,7 @@ from tfalloc.data.batches import make_dataset
 from tfalloc.data.columns import NUMERIC, STRING, as_series
 from tfalloc.data.moments import ArmMoments, TrialStats, measure
 from tfalloc.data.rows import concatenate, encode, row_indices
-from tfalloc.data.schema import Roles, Schema
+from tfalloc.data.schema import Schema
 from tfalloc.data.sources import MemorySource, StreamedSource, divide, fingerprint, split_key
 from tfalloc.data.summary import TrialSummary, summarise
 from tfalloc.data.view import TrialView
@@ -46,6 +46,8 @@ class RCTData(TrialView):
       treatment_names: labels of the arms in order, [K].
       missing: "error" refuses NaN features; "indicator" keeps them for `build_preprocessor` to
         impute and mark, and makes missing strings the category "".
+      cluster: ids of what was randomised together, such as households, [N] of any kind: `split`
+        keeps them whole.
 
     Raises:
       ValueError: anything above is violated; the message names the column and the remedy.
@@ -71,6 +73,7 @@ class RCTData(TrialView):
         num_treatments: int | None = None,
         treatment_names: Sequence[str] | None = None,
         missing: str = "error",
+        cluster: Any = None,
     ):
         given = {"treatment": treatment, "response": response, "cost": cost}
         shares = propensity if isinstance(propensity, Mapping) else None
@@ -78,8 +81,10 @@ class RCTData(TrialView):
             given["propensity"] = propensity
         if sample_weight is not None:
             given["sample_weight"] = sample_weight
+        if cluster is not None:
+            given["cluster"] = cluster
         targets = {name: as_series(name, values) for name, values in given.items()}
-        schema = schemas.from_arrays(
+        roles, schema = schemas.from_arrays(
             features,
             targets,
             propensity=shares,
@@ -87,8 +92,7 @@ class RCTData(TrialView):
             treatment_names=treatment_names,
             missing=missing,
         )
-        names = Roles("treatment", "response", "cost", "propensity", "sample_weight")
-        self._adopt(schema, MemorySource(encode(features, targets, names, schema, 0)))
+        self._adopt(schema, MemorySource(encode(features, targets, roles, schema, 0)))
 
     def _adopt(
         self, schema: Schema, source: Any, *, stats: TrialStats | None = None, depth: int = 0
@@ -136,20 +140,28 @@ class RCTData(TrialView):
         sample_weight: str | None = None,
         treatments: Sequence[Any] | None = None,
         missing: str = "error",
+        positive: Any = None,
+        cluster: str | None = None,
+        exclude: Sequence[str] = (),
     ) -> RCTData:
         """Reads a pandas data frame.
 
         Args:
           frame: one row per user.
           treatment: column of the arm received. Integers and booleans are arm indices; strings
-            are labels, in the order of `treatments`, else of the cost mapping, else sorted.
-          response: column of the reward.
+            are labels, in the order of `treatments`, else of an ordered categorical, else by their
+            mean cost. The first, the cheapest, is the baseline of uplifts.
+          response: column of the reward: numbers, or two labels such as "Yes" and "No".
           cost: column of the cost per user, or a mapping {treatment: cost per user}.
           features: feature columns; None takes every column without another role.
           propensity: column, mapping {treatment: share}, or None for observed shares.
           sample_weight: column of row weights.
           treatments: labels in the order of the arms.
           missing: "error" or "indicator", as in the class.
+          positive: label (or number) of the response that counts as 1, the other as 0.
+          cluster: column of what was randomised together, such as a household or store: `split`
+            keeps it whole.
+          exclude: columns that are no features, such as identifiers and what comes after treatment.
 
         Raises:
           ValueError: an unknown column, or any violation listed for the class.
@@ -173,6 +185,9 @@ class RCTData(TrialView):
             sample_weight=sample_weight,
             treatments=treatments,
             missing=missing,
+            positive=positive,
+            cluster=cluster,
+            exclude=exclude,
         )
 
     @classmethod
@@ -252,8 +267,9 @@ class RCTData(TrialView):
         """Divides the rows at random.
 
         A row's part is a hash of (seed, its row number in the trial), so the division is the same
-        in memory and streamed. Part sizes are therefore random about `shares`. Observed
-        propensities stay those of the full trial.
+        in memory and streamed; with clusters, of (seed, its cluster), so that none is divided. Part
+        sizes are therefore random about `shares`. Observed propensities stay those of the full
+        trial.
 
         Args:
           shares: share of each part, positive, summing to 1.

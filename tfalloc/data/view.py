@@ -61,6 +61,12 @@ class TrialView:
         return self._schema.missing
 
     @property
+    def positive(self) -> str | None:
+        """The label of the response that counts as 1; None if the response is a number."""
+        labels = self._schema.response_labels
+        return None if labels is None else labels[1]
+
+    @property
     def incomplete_features(self) -> list[str]:
         """Names of the numeric features that have missing values."""
         lacking = zip(self._schema.numeric, self._stats.feature_missing, strict=True)
@@ -129,6 +135,11 @@ class TrialView:
     def sample_weight(self) -> np.ndarray | None:
         """Row weights, float32 [N], or None."""
         return self._block("sample_weight").weight
+
+    @property
+    def cluster(self) -> np.ndarray | None:
+        """Ids of what was randomised together, int64 [N], or None: each row by itself."""
+        return self._block("cluster").cluster
 
     def _block(self, wanted: str) -> Block:
         if isinstance(self._source, MemorySource):

@@ -24,7 +24,9 @@ class Columns:
         None: the observed shares.
       weight: column of row weights; None: all rows count the same.
       missing: "error" refuses missing features, "indicator" imputes and marks them.
-      na: fields of a CSV that mean a missing value, beside the empty one.
+      positive: label of the response that counts as 1.
+      cluster: column of what was randomised together, such as a household.
+      na: fields of a CSV file that mean a missing value, beside the empty one.
     """
 
     treatment: str
@@ -36,6 +38,8 @@ class Columns:
     propensity: str | dict[str, float] | None = None
     weight: str | None = None
     missing: str = "error"
+    positive: str | None = None
+    cluster: str | None = None
     na: list[str] | None = None
 
     def read(self, path: str) -> RCTData:
@@ -54,11 +58,14 @@ class Columns:
             "treatment": self.treatment,
             "response": self.response,
             "cost": self.cost,
-            "features": self._features(path),
+            "features": self.features,
+            "exclude": self.exclude or (),
             "treatments": self.treatments,
             "propensity": self.propensity,
             "sample_weight": self.weight,
             "missing": self.missing,
+            "positive": self.positive,
+            "cluster": self.cluster,
         }
         if is_csv(path):
             return RCTData.from_csv(path, na=self.na or (), **arguments)
@@ -67,19 +74,9 @@ class Columns:
     def resolved(self, data: RCTData) -> Columns:
         """These columns with what was found in the data written out."""
         return dataclasses.replace(
-            self, features=data.feature_names, exclude=None, treatments=data.treatment_names
+            self,
+            features=data.feature_names,
+            exclude=None,
+            treatments=data.treatment_names,
+            positive=data.positive or self.positive,
         )
-
-    def _features(self, path: str) -> list[str] | None:
-        """The features to ask for; None: all that have no other role."""
-        from tfalloc.data.columns import require_columns
-        from tfalloc.data.tables import open_table
-
-        if not self.exclude:
-            return self.features
-        names = open_table(path).columns
-        require_columns([("excluded", name) for name in self.exclude], names)
-        roles = [self.treatment, self.response, self.cost, self.propensity, self.weight]
-        wanted = self.features if self.features is not None else names
-        taken = [role for role in roles if isinstance(role, str)] if self.features is None else []
-        return [name for name in wanted if name not in taken and name not in self.exclude]
