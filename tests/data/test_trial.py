@@ -43,7 +43,7 @@ def source(request, tmp_path):
         folder.mkdir()
         half = len(frame) // 2
         for i, piece in enumerate((frame[:half], frame[half:])):
-            piece.to_parquet(folder / f"{i}.parquet", row_group_size=300, index=False)
+            piece.to_parquet(folder / f"{i}.parquet", row_group_size=1000, index=False)
         data = RCTData.from_parquet(folder, in_memory=False, **options)
         assert data.streaming
         return data
@@ -180,9 +180,9 @@ def test_batches_static_shape_and_cardinality(source):
         data.batches(0)
 
 
-@pytest.mark.parametrize("batch_size", [1, 700, 5000, 20_000])
+@pytest.mark.parametrize("batch_size", [1, 700, 3000])
 def test_one_epoch_has_every_row_once(source, batch_size):
-    data = source(trial_frame(600 if batch_size == 1 else 5000))
+    data = source(trial_frame(200 if batch_size == 1 else 3000))
     for shuffle in (False, True):
         numbers = rows_of(data, batch_size, shuffle=shuffle)["number"]
         assert sorted(numbers) == list(range(len(data)))
@@ -211,9 +211,8 @@ def test_order_is_a_function_of_seed_and_epoch(source):
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-@pytest.mark.parametrize("batch_size", [70, 1300])
-def test_start_leaves_out_what_came_before(source, shuffle, batch_size):
-    data = source(trial_frame())
+def test_start_leaves_out_what_came_before(source, shuffle):
+    data, batch_size = source(trial_frame(2500)), 600
     options = {"shuffle": shuffle, "seed": 3, "drop_remainder": True}
 
     def numbers(dataset):
@@ -222,7 +221,7 @@ def test_start_leaves_out_what_came_before(source, shuffle, batch_size):
     steps = len(data) // batch_size
     stream = data.batches(batch_size, repeat=True, **options)
     wanted = numbers(stream.take(3 * steps))
-    for start in ((0, 0), (0, steps - 1), (1, 0), (1, 2)):
+    for start in ((0, steps - 1), (1, 2)):
         skipped = start[0] * steps + start[1]
         dataset = data.batches(batch_size, repeat=True, start=start, **options)
         assert numbers(dataset.take(3 * steps - skipped)) == wanted[skipped:]

@@ -82,7 +82,10 @@ class FeatureSchema:
 
     @classmethod
     def _read_off(cls, model: Any) -> FeatureSchema:
-        inputs = model.input
+        try:
+            inputs = model.input
+        except AttributeError:  # a `Sequential` that was never called
+            inputs = model.inputs
         if isinstance(inputs, (list, tuple)) and len(inputs) == 1:
             (inputs,) = inputs
         if isinstance(inputs, dict):
