@@ -70,8 +70,11 @@ class Block:
             # `take` gathers rows of a matrix several times faster than indexing does.
             return np.take(array, index, axis=0)
 
-        columns = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return Block(**{name: None if c is None else pick(c) for name, c in columns})
+        picked: dict[str, Any] = {}
+        for field in fields(self):
+            column = getattr(self, field.name)
+            picked[field.name] = None if column is None else pick(column)
+        return Block(**picked)
 
 
 def concatenate(blocks: Sequence[Block]) -> Block:
