@@ -15,12 +15,13 @@ import json
 import math
 import os
 import platform
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tfalloc._version import __version__
 
@@ -30,12 +31,15 @@ except ImportError:  # no POSIX: nobody watches over two processes with one outp
     fcntl = None  # type: ignore[assignment]
 
 PathLike = str | os.PathLike[str]
+Record = TypeVar("Record")
 
 CSV_SUFFIXES = (".csv", ".csv.gz", ".csv.bz2", ".csv.xz", ".csv.zip")
 
 MARKER = ".tfalloc"
 _MARKED = "tfalloc wrote this directory: when asked to overwrite, it may delete all of it.\n"
 _ROOM = ".tfalloc-new"
+# gs://bucket/name, which `Path` makes gs:/bucket/name of; not C:/name.
+_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -176,6 +180,11 @@ def check_free(target: PathLike, *, overwrite: bool, directory: bool = True) -> 
     Raises:
       ValueError: with what to do instead.
     """
+    if _REMOTE.match(os.fspath(target)):
+        raise ValueError(
+            f"output {os.fspath(target)!r} is remote; expected a local name: write here, then "
+            "copy it."
+        )
     path = Path(target)
     if not os.path.lexists(path):
         return
@@ -308,6 +317,34 @@ def is_csv(path: PathLike) -> bool:
         f"{text} ends neither in .csv (.gz, .bz2, .xz, .zip) nor in .parquet; expected CSV, or "
         "Parquet as a file, directory or pattern."
     )
+
+
+def parse_json(text: bytes, kind: type[Record]) -> Record:
+    """JSON as a dataclass, checked: every entry there, of its type, and fit for the class.
+
+    Raises:
+      ValueError: with the first thing that is wrong, in one line: where, and what.
+
+    Example:
+      >>> from dataclasses import dataclass
+      >>> @dataclass
+      ... class Point:
+      ...     x: float
+      >>> parse_json(b'{"x": 0.5}', Point)
+      Point(x=0.5)
+      >>> parse_json(b'{"x": "far"}', Point)
+      Traceback (most recent call last):
+      ValueError: x: Input should be a valid number
+    """
+    import pydantic
+
+    try:
+        return pydantic.TypeAdapter(kind).validate_json(text, strict=True)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{place}: {message}" if place else message) from error
 
 
 def versions() -> dict[str, str]:

@@ -95,7 +95,7 @@ def run_demo(folder: Path, *, rows: int, epochs: int, seed: int, jit: bool) -> d
 
     from tfalloc import datasets
     from tfalloc.cli.progress import watcher
-    from tfalloc.evaluation import oracle_curve, outcome_curve, true_curve
+    from tfalloc.evaluation import oracle_curve, outcome_curve, predict_trial, true_curve
     from tfalloc.training import held_out
     from tfalloc.training.pipeline import watched_fit
     from tfalloc.training.plots import write_plots
@@ -115,7 +115,7 @@ def run_demo(folder: Path, *, rows: int, epochs: int, seed: int, jit: bool) -> d
             models[key], histories[NAMES[key]] = watched_fit(trial, each, NAMES[key], watching)
     model = models[MODEL]
     model.save(folder / run_files.MODEL)
-    predictions, outcomes = held_out.predict_trial(models, fresh.data)
+    predictions, outcomes = predict_trial(models, fresh.data)
     everyone = held_out.with_baselines(predictions, run_files.Mix.of(trial), rows)
     table = held_out.outcomes_at(everyone, outcomes, [budget])
     truths = {
@@ -126,7 +126,7 @@ def run_demo(folder: Path, *, rows: int, epochs: int, seed: int, jit: bool) -> d
     table["true_response"] = [truths[name].response for name in table.model]
     console.out().print()
     console.out().print(_table(table, truths[ORACLE], budget, rows))
-    paired = held_out.paired_difference(everyone, outcomes, budget, TWO_STAGE)
+    paired = held_out.gain_over(everyone, outcomes, budget, TWO_STAGE)
     true_gain = float(truths[MODEL].response - truths[TWO_STAGE].response)
     _say_what_holds(paired, true_gain, truths)
 

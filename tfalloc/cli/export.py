@@ -63,6 +63,7 @@ def export(
         budgets=budgets,
         calibration=calibration,
         treatment_names=run.config.data.treatments,
+        na=run.columns.na or (),
         overwrite=overwrite,
     )
     describe(output)
@@ -70,22 +71,14 @@ def export(
 
 def _population(path: str, run: Run, calibration: str) -> Any:
     """A trial if prices are set by its outcomes; else features are all that is asked for."""
-    if calibration == "trial":
-        return run.columns.read(path)
-    import numpy as np
-
-    from tfalloc.data import FeatureSchema, feature_chunks
-
-    schema = FeatureSchema(kinds=run.config.data.feature_kinds, missing=run.columns.missing)
-    parts = [columns for _, columns in feature_chunks(path, schema, na=run.columns.na or ())]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return run.columns.read(path) if calibration == "trial" else path
 
 
 def describe(output: Path) -> None:
     """Prints the signatures of an export, its budgets, and how to ask it."""
     import json
 
-    from tfalloc.scale.allocate import read_policy
+    from tfalloc.export import read_policy
 
     policy = read_policy(output)
     inputs = ", ".join(feature.input for feature in policy.features)

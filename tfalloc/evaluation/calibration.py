@@ -9,16 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tfalloc.evaluation.influence import standard_error
+from tfalloc.evaluation.influence import group_means, standard_error
 from tfalloc.evaluation.policy import quantile
 from tfalloc.evaluation.trial_rows import (
     Floats,
     Rows,
     as_count,
-    as_predictions,
-    as_rows,
     check_confidence,
-    require_rows,
+    predictions_and_rows,
 )
 
 
@@ -79,19 +77,18 @@ def calibration(
     """
     check_confidence(confidence)
     bins = as_count("num_bins", num_bins, 1)
-    value, price = as_predictions(pred_response, pred_cost)
-    rows = as_rows(data, value.shape[1], cluster=cluster)
-    require_rows(value, rows)
-    if value.shape[1] < 2:
+    predictions, rows = predictions_and_rows(pred_response, pred_cost, data, cluster=cluster)
+    arms = len(rows.names)
+    if arms < 2:
         raise ValueError("predictions have 1 column; expected one for each of two or more arms.")
     table = pd.concat(
         [
             _of_arm(x, predicted, arm, rows, bins).assign(outcome=outcome)
             for outcome, predicted, x in (
-                ("response", value, rows.response),
-                ("cost", price, rows.cost),
+                ("response", predictions.response, rows.response),
+                ("cost", predictions.cost, rows.cost),
             )
-            for arm in range(1, value.shape[1])
+            for arm in range(1, arms)
         ],
         ignore_index=True,
     )
@@ -123,12 +120,10 @@ def _of_arm(
     sides = [_Side(np.flatnonzero(rows.treatment == t), s) for t, s in ((arm, 1.0), (0, -1.0))]
     observed, influence, sizes = np.zeros(count), np.zeros(uplift.size), np.zeros(count)
     for side, (w, y, b) in _columns(sides, rows.weight, outcome, bins):
-        total = np.bincount(b, w, count)
         sizes += np.bincount(b, minlength=count)
-        with np.errstate(invalid="ignore"):
-            mean = np.bincount(b, w * y, count) / total
+        mean, psi = group_means(y, w, b, count)
         observed += side.sign * mean
-        influence[side.row] = side.sign * w * (y - mean[b]) / total[b]
+        influence[side.row] = side.sign * psi
     share = np.bincount(bins, rows.sample_weight, count)
     pair = predicted[:, [0, arm]]
     rounding = 4.0 * float(np.finfo(pair.dtype).eps * np.abs(pair).max(initial=0.0))

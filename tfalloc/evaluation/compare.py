@@ -15,11 +15,10 @@ from tfalloc.evaluation.influence import standard_error
 from tfalloc.evaluation.policy import Evaluator, PolicyOutcome, quantile
 from tfalloc.evaluation.trial_rows import (
     as_pair,
-    as_predictions,
-    as_rows,
     check_budget,
     check_confidence,
-    require_rows,
+    outcomes_of,
+    predictions_and_rows,
 )
 
 
@@ -81,30 +80,28 @@ def compare(
         raise ValueError(
             f"reference={reference!r} is not among the models {list(models)}; expected one of them."
         )
+    data = outcomes_of(data, cluster)  # read once for all models
+    options = {"estimator": estimator, "outcome_model": outcome_model, "cluster": cluster}
     outcomes: dict[str, PolicyOutcome] = {}
     differences: dict[str, dict[str, float]] = {}
     base, base_psi = None, np.empty(0)
     # The reference goes first, so that only its influences are kept and not those of all models.
     for name in [first, *(name for name in models if name != first)]:
         try:
-            value, price = as_predictions(*as_pair(models[name]))
-            rows = as_rows(
-                data, value.shape[1], estimator, outcome_model=outcome_model, cluster=cluster
-            )
-            require_rows(value, rows)
+            both = predictions_and_rows(*as_pair(models[name]), data, **options)
         except (TypeError, ValueError) as error:
             raise ValueError(f"model {name!r}: {error}") from error
-        outcome, psi, _ = Evaluator(value, price, rows).at(target, confidence)
+        outcome, psi, _ = Evaluator(*both).at(target, confidence)
         outcomes[name] = outcome
         if base is None:
             base, base_psi = outcome, psi
-            differences[name] = paired_difference(np.nan, np.nan, confidence)
+            differences[name] = difference_columns(np.nan, np.nan, confidence)
         elif base.feasible and outcome.feasible:
-            differences[name] = paired_difference(
-                outcome.response - base.response, standard_error(psi - base_psi, rows), confidence
-            )
+            stderr = standard_error(psi - base_psi, both[1])
+            gain = outcome.response - base.response
+            differences[name] = difference_columns(gain, stderr, confidence)
         else:
-            differences[name] = paired_difference(np.nan, np.nan, confidence)
+            differences[name] = difference_columns(np.nan, np.nan, confidence)
     columns = [field.name for field in fields(PolicyOutcome)]
     return pd.DataFrame(
         [{c: getattr(outcomes[name], c) for c in columns} | differences[name] for name in models],
@@ -112,7 +109,8 @@ def compare(
     )
 
 
-def paired_difference(estimate: float, stderr: float, confidence: float) -> dict[str, float]:
+def difference_columns(estimate: float, stderr: float, confidence: float) -> dict[str, float]:
+    """The columns of a paired difference: estimate, interval, standard error and p-value."""
     margin = quantile(confidence) * stderr
     if stderr > 0.0:
         p_value = 2.0 * NormalDist().cdf(-abs(estimate) / stderr)

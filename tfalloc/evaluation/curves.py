@@ -13,13 +13,12 @@ from tfalloc.evaluation.policy import Evaluator
 from tfalloc.evaluation.policy_path import Path
 from tfalloc.evaluation.trial_rows import (
     Floats,
+    Predictions,
     Rows,
     as_count,
-    as_predictions,
-    as_rows,
     check_budget,
     check_confidence,
-    require_rows,
+    predictions_and_rows,
 )
 from tfalloc.mckp.hull import climb
 
@@ -91,10 +90,11 @@ def outcome_curve(
     check_confidence(confidence)
     if band not in BANDS:
         raise ValueError(f"band={band!r} is not known; expected one of {BANDS}.")
-    value, price = as_predictions(pred_response, pred_cost)
-    rows = as_rows(data, value.shape[1], estimator, outcome_model=outcome_model, cluster=cluster)
-    require_rows(value, rows)
-    evaluator = Evaluator(value, price, rows)
+    options: Any = {"outcome_model": outcome_model, "cluster": cluster}
+    predictions, rows = predictions_and_rows(
+        pred_response, pred_cost, data, estimator=estimator, **options
+    )
+    evaluator = Evaluator(predictions, rows)
     if budgets is None:
         targets = default_budgets(evaluator.path, num_points)
     else:
@@ -114,8 +114,7 @@ def outcome_curve(
         table["response_low"] = table["response"] - margin
         table["response_high"] = table["response"] + margin
     shares = treatment_shares(
-        value,
-        price,
+        predictions,
         rows,
         np.array([crossing.alpha for crossing in crossings]),
         np.array([crossing.dearer_share for crossing in crossings]),
@@ -140,7 +139,7 @@ def default_budgets(path: Path, num_points: int) -> list[float]:
     costs = costs[np.isfinite(costs)]
     if not costs.size:
         raise ValueError(
-            "no row of the trial received an arm that the policy would pick at any price; expected "
+            "no row of the trial received an arm that the policy would pick at any alpha; expected "
             "predictions for the columns of the trial's own arms."
         )
     low, high = float(costs[-1]), float(costs[0])
@@ -150,20 +149,18 @@ def default_budgets(path: Path, num_points: int) -> list[float]:
 
 
 def treatment_shares(
-    value: npt.NDArray[Any],
-    price: npt.NDArray[Any],
+    predictions: Predictions,
     rows: Rows,
     alphas: Floats,
     dearer_shares: Floats,
 ) -> Floats:
     """Share of each arm in the policies at given shadow prices, of all rows, matched or not.
 
-    Hull upgrades of price > alpha have been taken, those of price == alpha by `dearer_shares` of
+    Hull upgrades of an alpha above have been taken, those at alpha by `dearer_shares` of
     the users; so the counts change by bucketed sums instead of an argmax for each alpha.
 
     Args:
-      value: [N, K], predicted response.
-      price: [N, K], predicted cost.
+      predictions: of the model.
       rows: the trial, for its sample weights.
       alphas: [M], shadow prices.
       dearer_shares: [M], how ties at alpha are broken.
@@ -171,8 +168,8 @@ def treatment_shares(
     Returns:
       [M, K], rows sum to 1.
     """
-    arms, weight = value.shape[1], rows.sample_weight
-    done = climb(value, price)
+    arms, weight = len(rows.names), rows.sample_weight
+    done = climb(*predictions)
     steps = done.steps
     knots, of_budget = np.unique(alphas, return_inverse=True)
     # Buckets 2j: knots[j-1] < price < knots[j]; 2j + 1: price == knots[j].

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from tfalloc import _files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,9 +51,11 @@ def percent_axis(axis: Any) -> None:
     axis.set_major_formatter(lambda share, _: f"{round(100.0 * share, 6):g}%")
 
 
-def title_pad(budget: float | None) -> float:
-    """Space below the title, points: the name of a marked budget goes there."""
-    return 10.0 if budget is None else 24.0
+def write_title(axes: Axes, title: str | None, budget: float | None = None) -> None:
+    """Writes a title, if there is one, with space below it for the name of a marked budget."""
+    if title:
+        pad = 10.0 if budget is None else 24.0
+        axes.set_title(plain_text(title), fontsize=LARGE, loc="left", color=INK, pad=pad)
 
 
 def name_budget(axes: Axes, budget: float) -> None:
@@ -98,10 +101,10 @@ def label_ends(axes: Axes, labels: list[tuple[str, str, float, float]]) -> None:
             alpha=0.8,
             transform=axes.transAxes,
             clip_on=False,
-            label=f"_{name}",
+            label="_leader",
         )
         axes.annotate(
-            name,
+            plain_text(name),
             (1.015, place),
             xycoords="axes fraction",
             xytext=(4, 0),
@@ -133,10 +136,25 @@ def spread(places: npt.NDArray[np.float64], gap: float) -> npt.NDArray[np.float6
 
 
 def finish(axes: Axes, path: str | os.PathLike[str] | None) -> Figure:
+    """The figure of the axes; written to a file, whole or not at all, if there is a path."""
     figure: Any = axes.figure
     if path is not None:
-        _write(figure, os.fspath(path))
+        with _files.new_file(path, overwrite=True) as file:
+            _lay_out(figure)
+            figure.savefig(file, format=file.suffix[1:] or "png")
     return figure
+
+
+def plain_text(text: object) -> str:
+    """A label that is drawn as it is: dollars are no formula, and no legend leaves it out.
+
+    Example:
+      >>> plain_text("$5 or $10"), plain_text("_none")
+      ('\\$5 or \\$10', ' _none')
+    """
+    # Matplotlib skips labels that begin with "_".
+    label = str(text).replace("$", r"\$")
+    return f" {label}" if label.startswith("_") else label
 
 
 def _lay_out(figure: Figure) -> None:
@@ -151,23 +169,3 @@ def _lay_out(figure: Figure) -> None:
         before, places = places, [axes.get_position().bounds for axes in figure.axes]
         if places == before:
             return
-
-
-def _write(figure: Figure, path: str) -> None:
-    """Writes to a temporary file beside the target, then renames: never half a picture."""
-    folder, name = os.path.split(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    kind = os.path.splitext(name)[1] or ".png"
-    handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=kind, dir=folder)
-    os.close(handle)
-    try:
-        _lay_out(figure)
-        figure.savefig(temporary, format=kind[1:])
-        # mkstemp files are private; a picture gets the permissions of any new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

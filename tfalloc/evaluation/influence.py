@@ -181,6 +181,26 @@ def mean_and_influence(
     return mean, influence
 
 
+def group_means(
+    x: Floats, weight: Floats, group: npt.NDArray[np.integer], count: int
+) -> tuple[Floats, Floats]:
+    """Weighted means of x within groups, and the influence of each row on that of its own group.
+
+    Args:
+      x: [N], an outcome.
+      weight: [N], weights of the rows.
+      group: [N], in [0, count).
+      count: number of groups.
+
+    Returns:
+      Means [count], NaN of an empty group; influences [N], w (x - mean) / sum of w in the group.
+    """
+    total = np.bincount(group, weight, count)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(group, weight * x, count) / total
+    return mean, weight * (x - mean[group]) / total[group]
+
+
 def centred(influence: Floats, rows: Rows) -> Floats:
     """Removes from influences what fixed or estimated shares of the arms remove.
 

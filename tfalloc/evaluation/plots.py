@@ -16,7 +16,6 @@ import pandas as pd
 from tfalloc.evaluation.figure_style import (
     DASHES,
     INK,
-    LARGE,
     MEDIUM,
     PALETTE,
     SMALL,
@@ -24,8 +23,9 @@ from tfalloc.evaluation.figure_style import (
     label_ends,
     name_budget,
     percent_axis,
+    plain_text,
     styled_axes,
-    title_pad,
+    write_title,
 )
 
 if TYPE_CHECKING:
@@ -97,7 +97,14 @@ def plot_outcome_curves(
                 linewidth=0,
             )
         style = DASHES[i // len(PALETTE) % len(DASHES)]
-        axes.plot(cost, table["response"].to_numpy(), style, color=colour, linewidth=2, label=name)
+        axes.plot(
+            cost,
+            table["response"].to_numpy(),
+            style,
+            color=colour,
+            linewidth=2,
+            label=plain_text(name),
+        )
         if len(table):
             labels.append((name, colour, float(cost[-1]), float(table["response"].iloc[-1])))
     for name, table in truths.items():
@@ -108,7 +115,7 @@ def plot_outcome_curves(
             linestyle=(0, (4, 2)),
             color=colours.get(name, "#777777"),
             linewidth=1.2,
-            label=f"{name} (truth)" if name in colours else name,
+            label=plain_text(f"{name} (truth)" if name in colours else name),
         )
         if name not in colours and len(table):
             last = table.iloc[-1]
@@ -122,8 +129,7 @@ def plot_outcome_curves(
     axes.margins(x=0.01)
     if budget is not None:
         name_budget(axes, budget)
-    if title:
-        axes.set_title(title, fontsize=LARGE, loc="left", color=INK, pad=title_pad(budget))
+    write_title(axes, title, budget)
     label_ends(axes, labels)
     if not colours.keys().isdisjoint(truths):
         # Outcome curves rise, so the lower right corner is free.
@@ -194,9 +200,9 @@ def plot_treatment_mix(
     if budget is not None:
         axes.axvline(budget, color=INK, linewidth=1.2, linestyle=(0, (1, 2)))
         name_budget(axes, budget)
-    if title:
-        axes.set_title(title, fontsize=LARGE, loc="left", color=INK, pad=title_pad(budget))
-    _legend_of_arms(axes, [name.removeprefix("share_") for name in names], colours)
+    write_title(axes, title, budget)
+    arms = [plain_text(name.removeprefix("share_")) for name in names]
+    _legend_of_arms(axes, arms, colours)
     return finish(axes, path)
 
 
@@ -252,7 +258,8 @@ def plot_calibration(
     for i, (name, bins) in enumerate(table.groupby("treatment", sort=False)):
         slope, stderr = bins[["slope", "slope_stderr"]].iloc[0]
         # Costs that are the same for every user have no slope.
-        labels.append(name if np.isnan(slope) else f"{name}: slope {slope:.2f} ± {stderr:.2f}")
+        text = name if np.isnan(slope) else f"{name}: slope {slope:.2f} ± {stderr:.2f}"
+        labels.append(plain_text(text))
         x, y = bins["predicted"].to_numpy(), bins["observed"].to_numpy()
         axes.errorbar(
             x,
@@ -273,8 +280,7 @@ def plot_calibration(
         _legend_of_arms(axes, labels, colours)
     else:
         axes.legend(frameon=False, fontsize=SMALL, loc="upper left")
-    if title:
-        axes.set_title(title, fontsize=LARGE, loc="left", color=INK, pad=title_pad(None))
+    write_title(axes, title)
     return finish(axes, path)
 
 

@@ -20,12 +20,11 @@ from tfalloc.evaluation.influence import (
 from tfalloc.evaluation.policy_path import Crossing, find_crossing, make_path
 from tfalloc.evaluation.trial_rows import (
     Floats,
+    Predictions,
     Rows,
-    as_predictions,
-    as_rows,
     check_budget,
     check_confidence,
-    require_rows,
+    predictions_and_rows,
 )
 
 
@@ -155,25 +154,23 @@ def policy_outcome(
     """
     target = check_budget(budget)
     check_confidence(confidence)
-    value, price = as_predictions(pred_response, pred_cost)
-    rows = as_rows(data, value.shape[1], estimator, outcome_model=outcome_model, cluster=cluster)
-    require_rows(value, rows)
-    return Evaluator(value, price, rows).at(target, confidence)[0]
+    options: Any = {"outcome_model": outcome_model, "cluster": cluster}
+    both = predictions_and_rows(pred_response, pred_cost, data, estimator=estimator, **options)
+    return Evaluator(*both).at(target, confidence)[0]
 
 
 class Evaluator:
     """One model on one trial: sorts once, then answers any number of budgets in O(N) each.
 
     Args:
-      value: [N, K], predicted response.
-      price: [N, K], predicted cost.
+      predictions: of the model.
       rows: the trial.
     """
 
-    def __init__(self, value: npt.NDArray[Any], price: npt.NDArray[Any], rows: Rows):
+    def __init__(self, predictions: Predictions, rows: Rows):
         self.rows = rows
         _warn_of_absent_arms(rows)
-        self.path = make_path(value, price, rows)
+        self.path = make_path(predictions, rows)
         self._slopes = Slopes(self.path, inflation(rows))
         untreated = (rows.treatment == 0).astype(np.float64)
         expected = rows.models[0][:, 0].astype(np.float64) if rows.models else None

@@ -19,12 +19,12 @@ are the sum at alpha = 0, and a change at the shadow price of each upgrade.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tfalloc.evaluation.trial_rows import Floats, Rows
+from tfalloc.evaluation.trial_rows import Floats, Predictions, Rows
 from tfalloc.mckp.hull import climb
 from tfalloc.outcome import match_intervals
 
@@ -39,18 +39,17 @@ class Expected:
     """The model's expectations along the path of one policy.
 
     Args:
-      value: [N, K], predicted response, by which the policy assigns.
-      price: [N, K], predicted cost.
+      predictions: by which the policy assigns.
       rows: the trial, with the model's expectations.
 
     Attributes:
-      steps: upgrades of all rows, with their prices.
+      steps: upgrades of all rows, with their shadow prices.
       dearest: sums of expected response and cost over rows at alpha = 0.
-      changes: what passing each upgrade's price, from below, adds to these sums, [steps] each.
+      changes: what passing the alpha of each upgrade, from below, adds to these sums, [steps] each.
     """
 
-    def __init__(self, value: npt.NDArray[Any], price: npt.NDArray[Any], rows: Rows):
-        done = climb(value, price)
+    def __init__(self, predictions: Predictions, rows: Rows):
+        done = climb(*predictions)
         self._models, self._cheapest = rows.models, done.treatment.astype(np.intp)
         self.steps = done.steps
         self._after = done.steps.treatment.astype(np.intp)
@@ -173,22 +172,21 @@ class Crossing(NamedTuple):
     num_crossings: int
 
 
-def make_path(value: npt.NDArray[Any], price: npt.NDArray[Any], rows: Rows) -> Path:
+def make_path(predictions: Predictions, rows: Rows) -> Path:
     """Sorts the interval ends of all rows once.
 
     Args:
-      value: [N, K], predicted response.
-      price: [N, K], predicted cost.
+      predictions: of the model.
       rows: the trial.
     """
-    lower, upper = _intervals(value, price, rows.treatment)
+    lower, upper = _intervals(predictions, rows.treatment)
     np.maximum(lower, 0.0, out=lower)
     live = np.flatnonzero(lower < upper)
     leaving = live[upper[live] < np.inf]
     row = np.concatenate([live, leaving])
     sign = np.concatenate([np.ones(live.size), -np.ones(leaving.size)])
     ends = np.concatenate([lower[live], upper[leaving]])
-    expected = Expected(value, price, rows) if rows.models else None
+    expected = Expected(predictions, rows) if rows.models else None
     changes: list[Floats] = []
     if expected is not None:
         # Upgrades end where matches do, but of all rows: events that move the model's sums only.
@@ -274,13 +272,13 @@ def find_crossing(path: Path, budget: float) -> Crossing:
     return Crossing(float(path.alpha[last + 1]), float(share), last + 1, True, True, crossings)
 
 
-def _intervals(
-    value: npt.NDArray[Any], price: npt.NDArray[Any], treatment: npt.NDArray[np.int32]
-) -> tuple[Floats, Floats]:
+def _intervals(predictions: Predictions, treatment: npt.NDArray[np.int32]) -> tuple[Floats, Floats]:
     n = treatment.size
     lower, upper = np.empty(n), np.empty(n)
     for first in range(0, n, BLOCK_ROWS):
         block = slice(first, first + BLOCK_ROWS)
-        found = match_intervals(value[block], price[block], treatment[block])
+        found = match_intervals(
+            predictions.response[block], predictions.cost[block], treatment[block]
+        )
         lower[block], upper[block] = found.lower.numpy(), found.upper.numpy()
     return lower, upper

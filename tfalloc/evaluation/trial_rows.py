@@ -23,6 +23,22 @@ SHARE_TOLERANCE = 1e-5
 FEW_CLUSTERS = 20
 
 
+# Rows of a trial on disk that are read at a time.
+READ_ROWS = 65_536
+
+
+class Predictions(NamedTuple):
+    """What a model expects of every row under every arm; the pair that the evaluation takes.
+
+    Attributes:
+      response: [N, K], expected response per user.
+      cost: [N, K], expected cost per user.
+    """
+
+    response: npt.NDArray[Any]
+    cost: npt.NDArray[Any]
+
+
 class Rows(NamedTuple):
     """The rows of a trial, beside the weights of one estimator.
 
@@ -84,6 +100,7 @@ def as_rows(
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator={estimator!r} is not known; expected one of {ESTIMATORS}.")
+    data = outcomes_of(data, cluster)
     arm = column(data, "treatment", required=True)
     n = arm.size
     if n == 0:
@@ -112,7 +129,7 @@ def as_rows(
             "treatment received: pass probabilities, not weights."
         )
     observed = bool(np.allclose(propensity, share, rtol=SHARE_TOLERANCE, atol=0.0))
-    names = getattr(data, "treatment_names", None)
+    names = _lookup(data, "treatment_names")
     if names is None or len(names) != num_treatments:
         names = range(num_treatments)
     models = _outcome_model(outcome_model, estimator, (n, num_treatments))
@@ -133,6 +150,35 @@ def as_rows(
         models=models,
         cluster=as_clusters(cluster, data, n),
     )
+
+
+def outcomes_of(data: Any, cluster: Any = None) -> Any:
+    """The columns of a trial that is read from disk; anything else as it is.
+
+    Args:
+      data: the trial.
+      cluster: if it is the name of a feature, that is kept too; other features are not.
+    """
+    if not getattr(data, "streaming", False):
+        return data
+    kept: list[dict[str, Any]] = []
+    for features, targets, *weight in data.batches(READ_ROWS):
+        kept.append(outcome_columns(targets, *weight))
+        if isinstance(cluster, str) and isinstance(features, dict) and cluster in features:
+            kept[-1][cluster] = features[cluster].numpy()
+    return joined(kept, data)
+
+
+def outcome_columns(targets: Mapping[str, Any], weight: Any = None) -> dict[str, Any]:
+    """Targets of a batch, and its sample weights if there are any, as NumPy."""
+    columns = {name: np.asarray(tensor) for name, tensor in targets.items()}
+    return columns if weight is None else columns | {"sample_weight": np.asarray(weight)}
+
+
+def joined(parts: list[dict[str, Any]], trial: Any) -> dict[str, Any]:
+    """All rows of parts by `outcome_columns`, and the trial's treatment_names."""
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return columns | {"treatment_names": trial.treatment_names}
 
 
 def as_clusters(cluster: Any, data: Any, num_rows: int) -> npt.NDArray[np.intp] | None:
@@ -193,30 +239,44 @@ def as_clusters(cluster: Any, data: Any, num_rows: int) -> npt.NDArray[np.intp] 
     return codes
 
 
-def as_predictions(
-    pred_response: npt.ArrayLike, pred_cost: npt.ArrayLike
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def predictions_and_rows(
+    pred_response: npt.ArrayLike, pred_cost: npt.ArrayLike, data: Any, **options: Any
+) -> tuple[Predictions, Rows]:
+    """Both predictions and the trial that they were made for, checked.
+
+    Args:
+      pred_response: [N, K], predicted response.
+      pred_cost: [N, K], predicted cost.
+      data: the trial, and
+      **options: estimator, outcome_model and cluster, as for `as_rows`.
+
+    Raises:
+      ValueError: as `as_predictions` and `as_rows`, or the numbers of rows differ.
+    """
+    predictions = as_predictions(pred_response, pred_cost)
+    n, arms = predictions.response.shape
+    rows = as_rows(data, arms, **options)
+    if n != rows.treatment.size:
+        raise ValueError(
+            f"predictions have {n} rows and data {rows.treatment.size}; expected one prediction "
+            "for each row: predict on the features of the same data."
+        )
+    return predictions, rows
+
+
+def as_predictions(pred_response: npt.ArrayLike, pred_cost: npt.ArrayLike) -> Predictions:
     """Returns both predictions as float32 or float64 [N, K].
 
     Raises:
       ValueError: the shapes differ, are not [N, K], or an entry is not finite.
     """
-    value, price = _matrix("pred_response", pred_response), _matrix("pred_cost", pred_cost)
-    if value.shape != price.shape:
+    found = Predictions(_matrix("pred_response", pred_response), _matrix("pred_cost", pred_cost))
+    if found.response.shape != found.cost.shape:
         raise ValueError(
-            f"pred_response has shape {value.shape} and pred_cost {price.shape}; expected the same "
-            "shape [rows, num_treatments]."
+            f"pred_response has shape {found.response.shape} and pred_cost {found.cost.shape}; "
+            "expected the same shape [rows, num_treatments]."
         )
-    return value, price
-
-
-def require_rows(value: npt.NDArray[Any], rows: Rows) -> None:
-    """Refuses predictions made for another number of rows than the trial has."""
-    if value.shape[0] != rows.treatment.size:
-        raise ValueError(
-            f"predictions have {value.shape[0]} rows and data {rows.treatment.size}; expected one "
-            "prediction for each row: predict on the features of the same data."
-        )
+    return found
 
 
 def _outcome_model(given: Any, estimator: str, shape: tuple[int, int]) -> tuple[Any, ...]:

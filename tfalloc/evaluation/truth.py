@@ -54,23 +54,23 @@ def true_curve(
       >>> true_curve(v, c, [[0.0, 0.2], [0.0, 0.6]], c, [0.5, 1.0]).response.round(3).tolist()
       [0.1, 0.4]
     """
-    value, price = as_predictions(pred_response, pred_cost)
+    predictions = as_predictions(pred_response, pred_cost)
     truth, spend = as_predictions(true_response, true_cost)
-    if truth.shape != value.shape:
+    if truth.shape != predictions.cost.shape:
         raise ValueError(
-            f"predictions have shape {value.shape} and the truth {truth.shape}; expected the same "
-            "users and arms."
+            f"predictions have shape {predictions.cost.shape} and the truth {truth.shape}; "
+            "expected the same users and arms."
         )
-    n = value.shape[0]
+    n = len(truth)
     weight = np.ones(n) if sample_weight is None else _as_weight(sample_weight, n)
-    done = climb(value, price)
+    done = climb(*predictions)
     start, everyone, steps = done.treatment.astype(np.intp), np.arange(n), done.steps
     order = np.argsort(-steps.alpha, kind="stable")
     row, before, after = (
         x[order].astype(np.intp) for x in (steps.row, steps.before, steps.treatment)
     )
     alpha = steps.alpha[order]
-    # Equal prices are one step: they differ by ties only.
+    # Equal alphas are one step: they differ by ties only.
     ends = np.flatnonzero(np.append(alpha[1:] != alpha[:-1], True)) if alpha.size else row
     share = weight / weight.sum()
 
@@ -80,12 +80,12 @@ def true_curve(
         return np.concatenate([[first], first + np.cumsum(gains)[ends]])
 
     costs, values = along(spend), along(truth)
-    prices = np.concatenate([[np.inf], alpha[ends]])
+    alphas = np.concatenate([[np.inf], alpha[ends]])
     slack = ROUNDING * np.abs(costs).max()
     asked = np.atleast_1d(budgets)
     if not asked.size:
         raise ValueError("budgets is empty; expected at least one cost per user.")
-    return pd.DataFrame([_meet(check_budget(b), costs, values, prices, slack) for b in asked])
+    return pd.DataFrame([_meet(check_budget(b), costs, values, alphas, slack) for b in asked])
 
 
 def oracle_curve(
@@ -167,7 +167,7 @@ def _as_weight(sample_weight: npt.ArrayLike, n: int) -> Floats:
 
 
 def _meet(
-    budget: float, costs: Floats, values: Floats, prices: Floats, slack: float
+    budget: float, costs: Floats, values: Floats, alphas: Floats, slack: float
 ) -> dict[str, float | bool]:
     """The first crossing from the cheap end, interpolated along the step that crosses."""
     above = costs > budget + slack
@@ -179,7 +179,7 @@ def _meet(
     else:
         part = max(budget - costs[first - 1], 0.0) / (costs[first] - costs[first - 1])
         response = (1.0 - part) * values[first - 1] + part * values[first]
-        cost, alpha = min(budget, costs[first]), prices[first]
+        cost, alpha = min(budget, costs[first]), alphas[first]
     return {
         "budget": budget,
         "response": float(response),

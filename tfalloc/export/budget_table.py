@@ -137,8 +137,8 @@ def estimated_policy_cost(
     Args:
       response: [B, K], predicted response for the trial's rows.
       cost: [B, K], predicted cost per user.
-      trial: "treatment", "response", "cost" and "propensity", [B] each; a sample weight is
-        already in the propensity.
+      trial: "treatment", "response", "cost", "propensity" and, if it has them, "sample_weight",
+        [B] each.
       largest_price: above this alpha every user of the population gets a cheapest arm.
 
     Returns:
@@ -153,7 +153,7 @@ def estimated_policy_cost(
         trial["treatment"],
         trial["response"],
         trial["cost"],
-        propensity=trial["propensity"],
+        propensity=trial["propensity"] / trial.get("sample_weight", np.float32(1.0)),
     )
     alpha, observed = estimate.alpha.numpy(), estimate.cost.numpy()
     # Entries 2s + 1 hold between neighbouring breakpoints, entry 0 at alpha = 0.

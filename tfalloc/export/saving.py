@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfalloc.data import RCTData
-from tfalloc.export import metadata
+from tfalloc import _files
+from tfalloc.data import RCTData, feature_chunks
+from tfalloc.evaluation import Predictions, predict, predict_trial
 from tfalloc.export.budget_table import (
     BudgetTable,
     estimated_policy_cost,
     fit_table,
     predicted_policy_cost,
 )
-from tfalloc.export.directory import appearing, check_target
-from tfalloc.export.population import Predicted, first_rows, predict_rows
-from tfalloc.export.served_features import Inputs, inputs_of
+from tfalloc.export.metadata import FORMAT, FeatureRecord, Policy, TableRecord, write_policy
+from tfalloc.export.served_features import MATRIX, inputs_of
 from tfalloc.export.signatures import ALPHA, BUDGET, Server
 
 CALIBRATIONS = ("predicted", "trial")
 
+# Rows predicted at a time.
+BATCH_ROWS = 8192
 # Rows on which the written model is compared with the one in memory.
 VERIFY_ROWS = 16
 
@@ -38,6 +40,7 @@ def save(
     calibration: str = "predicted",
     trial: RCTData | None = None,
     treatment_names: Sequence[str] | None = None,
+    na: Sequence[str] = (),
     overwrite: bool = False,
 ) -> None:
     """Writes a SavedModel for TensorFlow Serving or any TensorFlow runtime.
@@ -63,14 +66,15 @@ def save(
       model: `AllocationModel`, or a functional Keras model to {"response", "cost"} [batch, K].
       path: directory to write; it appears only when complete and verified.
       population: rows like those to be served: `RCTData` (sample weights count), a data frame, a
-        dict of columns, or a matrix.
+        dict of columns, a matrix, or the path of a CSV or Parquet file.
       budgets: (low, high), cost per user: makes the table finer there.
       calibration: "predicted": spend is the mean predicted cost. "trial": the trial's estimate,
         right even if predicted costs are biased, but noisy.
       trial: randomised rows for calibration="trial", best not those trained on; None: the
         population, if that is `RCTData`.
       treatment_names: [K] labels; None: those of the trial or population, else "0", "1", ...
-      overwrite: whether an existing SavedModel is replaced.
+      na: fields of a CSV population that mean a missing value, beside the empty one.
+      overwrite: whether an earlier export is replaced.
 
     Raises:
       ValueError: if the path exists, the model is not trained, a feature column has the name of a
@@ -79,39 +83,72 @@ def save(
 
     Source: Yan et al. 2023, Eq. 4; the table is ours.
     """
-    target = check_target(path, overwrite)
+    _files.check_free(path, overwrite=overwrite)
     trial = _check_calibration(calibration, trial, population)
     inputs = inputs_of(model)
+    if inputs.is_matrix and isinstance(population, Mapping) and set(population) == {MATRIX}:
+        population = population[MATRIX]
     server = Server(model, inputs)
     names = _names(treatment_names, trial, population, server.num_treatments)
 
-    rows = predict_rows(server.serve, population, inputs, "population")
-    curve = predicted_policy_cost(rows.response, rows.cost, rows.weight)
-    recorded: Predicted | None = None
+    rows, outcomes = _predict(server, population, "population", na)
+    curve = predicted_policy_cost(*rows, outcomes.get("sample_weight"))
+    trial_rows = None
     if trial is not None:
-        same = trial is population
-        recorded = rows if same else predict_rows(server.serve, trial, inputs, "trial")
-        curve = estimated_policy_cost(
-            recorded.response, recorded.cost, recorded.trial, curve.largest_price
-        )
+        judged = rows
+        if trial is not population:
+            judged, outcomes = _predict(server, trial, "trial")
+        trial_rows = len(judged.cost)
+        curve = estimated_policy_cost(*judged, outcomes, curve.largest_price)
     table = fit_table(curve, budgets=budgets)
     fallback = int(np.argmin(rows.cost.mean(axis=0, dtype=np.float64)))
     server.add_policy(table, fallback)
 
-    contents = metadata.describe(
-        inputs,
-        table,
+    policy = Policy(
+        format=FORMAT,
         treatment_names=names,
-        fallback=fallback,
+        fallback_treatment=fallback,
+        is_matrix=inputs.is_matrix,
+        features=[
+            FeatureRecord(x.column, x.argument, x.kind, list(x.shape)) for x in inputs.features
+        ],
+        budget_unit="cost per user",
         calibration=calibration,
-        budgets=budgets,
+        budgets=None if budgets is None else (float(budgets[0]), float(budgets[1])),
         population_rows=len(rows.cost),
-        trial_rows=None if recorded is None else len(recorded.cost),
+        trial_rows=trial_rows,
+        least_budget=float(table.cost[0]),
+        most_budget=float(table.cost[-1]),
+        max_underspend=table.max_underspend,
+        table=TableRecord(table.alpha.tolist(), table.cost.tolist()),
+        versions=_files.versions(),
     )
-    with appearing(target, overwrite) as directory:
+    with _files.new_directory(path, overwrite=overwrite) as directory:
         server.save(str(directory))
-        metadata.write(directory, contents)
-        _verify(directory, server, population, inputs, table)
+        write_policy(directory, policy)
+        first = feature_chunks(population, inputs.schema, rows=VERIFY_ROWS, na=na)
+        _verify(directory, server, inputs.arguments(next(first)[1]), table)
+
+
+def _predict(
+    server: Server, rows: Any, role: str, na: Sequence[str] = ()
+) -> tuple[Predictions, dict[str, Any]]:
+    """Predictions for rows and, of a trial, its outcomes."""
+    outcomes: dict[str, Any] = {}
+    if isinstance(rows, RCTData):
+        found, outcomes = predict_trial({role: server}, rows, batch_size=BATCH_ROWS)
+        predictions = found[role]
+    else:
+        predictions = predict(server, rows, batch_size=BATCH_ROWS, na=na)
+    for name, values in predictions._asdict().items():
+        bad = ~np.isfinite(values).all(axis=1)
+        if bad.any():
+            raise ValueError(
+                f"the predicted {name} of {int(bad.sum())} of {len(bad)} rows of the {role} is NaN "
+                f"or infinite (first: row {int(np.argmax(bad))}); expected finite predictions: "
+                "fill or drop missing features, or train on data with missing='indicator'."
+            )
+    return predictions, outcomes
 
 
 def _check_calibration(calibration: str, trial: Any, population: Any) -> RCTData | None:
@@ -163,11 +200,10 @@ def _names(given: Any, trial: RCTData | None, population: Any, num_treatments: i
 
 
 def _verify(
-    directory: Path, server: Server, population: Any, inputs: Inputs, table: BudgetTable
+    directory: Path, server: Server, arguments: dict[str, tf.Tensor], table: BudgetTable
 ) -> None:
     """Reloads what was written and compares every signature on a few rows, and on none."""
     loaded = tf.saved_model.load(str(directory))
-    arguments = first_rows(population, inputs, VERIFY_ROWS)
     rows = int(next(iter(arguments.values())).shape[0])
     knots = np.linspace(0, table.alpha.size - 1, rows).astype(int)
     policies: dict[str, dict[str, Any]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -33,7 +33,7 @@ class Feature:
     dtype: tf.DType
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Literal["numeric", "string"]:
         """ "string" or "numeric"."""
         return "string" if self.dtype == tf.string else "numeric"
 
@@ -56,6 +56,16 @@ class Inputs:
     features: tuple[Feature, ...]
     is_matrix: bool
     schema: FeatureSchema
+
+    def arguments(self, columns: Any) -> dict[str, tf.Tensor]:
+        """The signatures' arguments from features by column, or the matrix."""
+        named = {MATRIX: columns} if self.is_matrix else columns
+        return {
+            feature.argument: tf.convert_to_tensor(named[feature.column], tf.string)
+            if feature.dtype == tf.string
+            else tf.cast(named[feature.column], feature.dtype)
+            for feature in self.features
+        }
 
     def pack(self, arguments: dict[str, tf.Tensor]) -> Any:
         """The model's own input from the signatures' arguments."""

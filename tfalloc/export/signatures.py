@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfalloc.data import FeatureSchema
 from tfalloc.export.budget_table import ROUNDING, BudgetTable
 from tfalloc.export.served_features import Inputs
 
@@ -45,11 +46,24 @@ class Server(tf.Module):
         def serve(**features: tf.Tensor) -> Outputs:
             return _predict(model, inputs.pack(features))
 
-        self._specs = specs
+        self._specs, self._inputs = specs, inputs
         self.serve = serve
         self.endpoints = {"serve": serve.get_concrete_function(**specs)}
         self.num_treatments = int(self.endpoints["serve"].structured_outputs["cost"].shape[1])
         self._own_resources(model)
+
+    def __call__(self, features: Any) -> Outputs:
+        """Predicts with the function that will be served, so that rounding is the same.
+
+        Args:
+          features: columns by name, or the matrix.
+        """
+        return self.serve(**self._inputs.arguments(features))
+
+    @property
+    def schema(self) -> FeatureSchema:
+        """The features that it takes, for `evaluation.predict`."""
+        return self._inputs.schema
 
     def _own_resources(self, model: Any) -> None:
         """Tracks what the graph uses: variables that it captured, and look-up tables."""

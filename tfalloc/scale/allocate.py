@@ -9,21 +9,20 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from tfalloc import _files
 from tfalloc.data import FeatureSchema, feature_chunks
-from tfalloc.export import metadata
+from tfalloc.evaluation import predict_chunks
+from tfalloc.export import ServedPolicy
 from tfalloc.mckp import solve
-from tfalloc.scale.plan import Plan, output_suffix
+from tfalloc.scale.plan import CHUNK_ROWS, Plan, output_suffix
 from tfalloc.training import Run
-from tfalloc.training.run import read_validated
 
 Progress = Callable[[int], None]
 
@@ -126,9 +125,10 @@ class _Asked:
     total_budget: float | None
     progress: Progress | None
 
-    def chunks(self, schema: FeatureSchema, na: Sequence[str] | None) -> Iterator[tuple[Any, Any]]:
-        na = self.na if self.na is not None else na
-        return feature_chunks(self.users, schema, id_column=self.id_column, na=na or ())
+    def chunks(self, schema: FeatureSchema) -> Iterator[tuple[Any, Any]]:
+        return feature_chunks(
+            self.users, schema, id_column=self.id_column, rows=CHUNK_ROWS, na=self.na or ()
+        )
 
     def per_user(self, rows: int) -> float:
         return float(self.total_budget or 0.0) / rows if self.budget is None else float(self.budget)
@@ -147,9 +147,17 @@ def _by_run(run: Run, asked: _Asked) -> Plan:
         schema = FeatureSchema.of_model(model.preprocessor)
     if missing := asked.missing or (columns and columns.missing):
         schema = dataclasses.replace(schema, missing=missing)
-    predict = tf.function(lambda features: model(features, training=False), reduce_retracing=True)
-    users = asked.chunks(schema, columns.na if columns else None)
-    ids, predicted = _collect(users, lambda c: predict(_tensors(c)), asked.progress)
+    na = asked.na if asked.na is not None else columns.na if columns else None
+    users = predict_chunks(
+        model,
+        asked.users,
+        schema=schema,
+        batch_size=CHUNK_ROWS,
+        id_column=asked.id_column,
+        na=na or (),
+    )
+    found = ((names, predictions._asdict()) for names, predictions in users)
+    ids, predicted = _collect(found, asked.progress)
     value, cost = predicted["response"], predicted["cost"]
     best = solve(value, cost, budget=asked.budget, total_budget=asked.total_budget)
     given = best.treatment[:, None]
@@ -168,23 +176,18 @@ def _by_run(run: Run, asked: _Asked) -> Plan:
 
 def _by_saved_model(directory: Path, asked: _Asked) -> Plan:
     """Asks a SavedModel's `allocate_for_budget` for every user, as a server would."""
-    policy = read_policy(directory)
-    try:
-        loaded = tf.saved_model.load(str(directory))
-        signature = loaded.signatures["allocate_for_budget"]
-    # TensorFlow raises protobuf, op and key errors, whatever the damage happens to hit.
-    except Exception as error:
+    served = ServedPolicy(directory)
+    policy, schema = served.policy, served.schema
+    if policy.is_matrix:
         raise ValueError(
-            f"cannot load the SavedModel {directory} ({type(error).__name__}: {str(error)[:200]}); "
-            "it is damaged or not an export of `tfalloc export`: export again."
-        ) from error
-    inputs = {feature.name: feature.input for feature in policy.features}
-    kinds: dict[str, str] = {feature.name: feature.kind for feature in policy.features}
-    schema = FeatureSchema(kinds=kinds, missing=asked.missing or "error")
+            f"cannot use the SavedModel {directory} (its model takes one matrix, not named "
+            "columns); expected one that `tfalloc export` wrote."
+        )
+    schema = dataclasses.replace(schema, missing=asked.missing or "error")
     rows = 1
     if asked.budget is None:
         # A budget of everybody needs their number before the first of them is asked about.
-        rows = sum(len(ids) for ids, _ in asked.chunks(schema, None))
+        rows = sum(len(ids) for ids, _ in asked.chunks(schema))
     budget = asked.per_user(rows)
     if budget < policy.least_budget * (1 - 1e-6):
         raise ValueError(
@@ -192,13 +195,9 @@ def _by_saved_model(directory: Path, asked: _Asked) -> Plan:
             f"{policy.least_budget:.6g} per user; pass at least that."
         )
 
-    def ask(columns: dict[str, npt.NDArray[Any]]) -> Any:
-        size = len(next(iter(columns.values())))
-        tensors = {inputs[name]: x for name, x in _tensors(columns).items()}
-        return signature(policy_budget=tf.fill([size], np.float32(budget)), **tensors)
-
-    ids, answers = _collect(asked.chunks(schema, None), ask, asked.progress)
-    _check_answers(directory, answers, len(ids), len(policy.treatment_names))
+    users = asked.chunks(schema)
+    found = ((names, served.allocate_for_budget(each, budget)) for names, each in users)
+    ids, answers = _collect(found, asked.progress)
     return Plan(
         ids=ids,
         id_name=asked.id_name,
@@ -212,109 +211,18 @@ def _by_saved_model(directory: Path, asked: _Asked) -> Plan:
     )
 
 
-def _check_answers(
-    directory: Path, answers: dict[str, npt.NDArray[Any]], users: int, arms: int
-) -> None:
-    """A SavedModel is a program, and not always ours: what it answers is looked at."""
-    wanted = ("treatment", "response", "cost", "alpha", "clamped")
-    wrong = [name for name in wanted if name not in answers or answers[name].shape != (users,)]
-    if wrong:
-        raise ValueError(
-            f"the SavedModel {directory} answers without {wrong[0]!r} [users]; expected "
-            f"{', '.join(wanted)} of an export of `tfalloc export`: export again."
-        )
-    given = answers["treatment"]
-    if given.dtype.kind not in "iu" or given.min() < 0 or given.max() >= arms:
-        raise ValueError(
-            f"the SavedModel {directory} gives treatments from {given.min()} to {given.max()}; "
-            f"expected integers from 0 to {arms - 1}, for it has {arms} treatments: export again."
-        )
-    for name in ("response", "cost", "alpha"):
-        if not np.isfinite(answers[name]).all():
-            raise ValueError(
-                f"the SavedModel {directory} answers with a {name} that is NaN or infinite; "
-                "expected finite numbers: export again."
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class PolicyFeature:
-    """A feature column that a SavedModel asks for.
-
-    Attributes:
-      name: of the column.
-      input: of the signature's argument.
-      kind: "numeric" or "string".
-    """
-
-    name: str
-    input: str
-    kind: Literal["numeric", "string"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Policy:
-    """What an export says about itself.
-
-    Attributes:
-      treatment_names: K labels.
-      features: what it asks for.
-      is_matrix: whether features are one matrix; such a model is no use with named columns.
-      calibration: "predicted" or "trial".
-      least_budget: cost per user of its cheapest policy.
-      most_budget: of its dearest.
-    """
-
-    treatment_names: list[str]
-    features: list[PolicyFeature]
-    is_matrix: bool
-    calibration: str
-    least_budget: float
-    most_budget: float
-
-    def __post_init__(self) -> None:
-        if self.is_matrix:
-            raise ValueError("its model takes one matrix, not named columns")
-        if not self.treatment_names or not self.features:
-            raise ValueError("expected at least one treatment and one feature")
-
-
-def read_policy(directory: Path) -> Policy:
-    """Reads what an export says about itself.
-
-    Raises:
-      ValueError: the file is absent or damaged.
-    """
-    try:
-        return read_validated(directory / metadata.FILE, Policy)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"cannot use the SavedModel {directory} ({error}); expected one that `tfalloc export` "
-            "wrote."
-        ) from error
-
-
 def _collect(
-    users: Iterator[tuple[Any, Any]], ask: Any, progress: Progress | None
+    answers: Iterator[tuple[Any, Mapping[str, Any]]], progress: Progress | None
 ) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
-    """Answers for all users, chunk by chunk."""
+    """(ids, answers) of all users, from those of some after the other."""
     ids: list[Any] = []
     parts: dict[str, list[Any]] = {}
     done = 0
-    for names, columns in users:
+    for names, found in answers:
         ids.append(names)
-        for name, answer in ask(columns).items():
-            parts.setdefault(name, []).append(answer.numpy())
+        for name, answer in found.items():
+            parts.setdefault(name, []).append(answer)
         done += len(names)
         if progress is not None:
             progress(done)
     return np.concatenate(ids), {name: np.concatenate(part) for name, part in parts.items()}
-
-
-def _tensors(columns: Any) -> Any:
-    if not isinstance(columns, dict):
-        return tf.constant(columns, tf.float32)
-    return {
-        name: tf.constant(x, tf.string if x.dtype == object else tf.float32)
-        for name, x in columns.items()
-    }

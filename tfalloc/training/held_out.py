@@ -5,18 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from tfalloc.data import RCTData
-from tfalloc.evaluation import compare
+from tfalloc.evaluation import Predictions, compare, predict_trial
 from tfalloc.training.run import Mix
 
-BATCH_ROWS = 20_000
 MODEL, UNTARGETED, CHEAPEST = "this model", "same mix for everyone", "cheapest for everyone"
 TWO_STAGE = "two-stage model"
-
-Predictions = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 
 def evaluate(model: Any, data: RCTData, budgets: list[float], mix: Mix) -> pd.DataFrame:
@@ -48,45 +44,6 @@ def evaluate(model: Any, data: RCTData, budgets: list[float], mix: Mix) -> pd.Da
     return outcomes_at(with_baselines(predictions, mix, len(data)), outcomes, budgets)
 
 
-def predict_trial(models: dict[str, Any], data: RCTData) -> tuple[dict[str, Predictions], Any]:
-    """Predictions of every model and the trial's outcomes, in one pass that also streams.
-
-    Args:
-      models: {name: AllocationModel}.
-      data: the rows, in memory or streamed.
-
-    Returns:
-      {name: (pred_response [N, K], pred_cost [N, K])} and an object with treatment, response,
-      cost, propensity, sample_weight and treatment_names, as `tfalloc.evaluation` takes them.
-    """
-    kept: dict[str, list[Any]] = {}
-    for features, targets, *weight in data.batches(BATCH_ROWS):
-        for name, tensor in targets.items():
-            kept.setdefault(name, []).append(tensor.numpy())
-        if weight:
-            kept.setdefault("sample_weight", []).append(weight[0].numpy())
-        for name, model in models.items():
-            prediction = model(features, training=False)
-            for outcome in ("response", "cost"):
-                kept.setdefault(f"{name}/{outcome}", []).append(prediction[outcome].numpy())
-    columns = {name: np.concatenate(parts) for name, parts in kept.items()}
-    predictions = {
-        name: (columns.pop(f"{name}/response"), columns.pop(f"{name}/cost")) for name in models
-    }
-    return predictions, TrialOutcomes(columns, data.treatment_names)
-
-
-class TrialOutcomes:
-    """Outcomes of a trial's rows, without their features."""
-
-    def __init__(self, columns: dict[str, Any], names: list[str]):
-        self.treatment, self.response = columns["treatment"], columns["response"]
-        self.cost = columns["cost"]
-        self.propensity = columns.get("propensity")
-        self.sample_weight = columns.get("sample_weight")
-        self.treatment_names = names
-
-
 def with_baselines(
     predictions: dict[str, Predictions], mix: Mix, rows: int
 ) -> dict[str, Predictions]:
@@ -103,7 +60,7 @@ def with_baselines(
     response, cost = np.array(mix.response), np.array(mix.cost)
     cheapest = (cost == cost.min()).astype(np.float64)
     same = [np.tile(x, (rows, 1)) for x in (response, cost, cheapest, 0 * cost)]
-    return {**predictions, UNTARGETED: (same[0], same[1]), CHEAPEST: (same[2], same[3])}
+    return {**predictions, UNTARGETED: Predictions(*same[:2]), CHEAPEST: Predictions(*same[2:])}
 
 
 def outcomes_at(
@@ -125,7 +82,7 @@ def outcomes_at(
     return pd.concat(tables, ignore_index=True)
 
 
-def paired_difference(
+def gain_over(
     predictions: dict[str, Predictions], outcomes: Any, budget: float, reference: str
 ) -> dict[str, float]:
     """`MODEL` minus a reference at a budget, with interval and p-value."""

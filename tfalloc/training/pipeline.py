@@ -14,7 +14,7 @@ import pandas as pd
 from tfalloc import _files
 from tfalloc._warn import warn as python_warning
 from tfalloc.data import RCTData
-from tfalloc.evaluation import outcome_curve
+from tfalloc.evaluation import outcome_curve, predict_trial
 from tfalloc.models import AllocationModel
 from tfalloc.training import held_out
 from tfalloc.training import run as run_files
@@ -139,7 +139,7 @@ def _train_into(
     handed_on = TwoStageWeights(kept / "two-stage.weights")
     model, history = trained(held_out.MODEL, recipe, handed_on)
     histories = {held_out.MODEL: history}
-    predictions, outcomes = held_out.predict_trial({held_out.MODEL: model}, unseen)
+    predictions, outcomes = predict_trial({held_out.MODEL: model}, unseen)
     if recipe.compare_two_stage:
         two_stage = model
         if "phase" in history:
@@ -154,7 +154,7 @@ def _train_into(
             two_stage, histories[held_out.TWO_STAGE] = trained(
                 held_out.TWO_STAGE, recipe.two_stage()
             )
-        predictions.update(held_out.predict_trial({held_out.TWO_STAGE: two_stage}, unseen)[0])
+        predictions.update(predict_trial({held_out.TWO_STAGE: two_stage}, unseen)[0])
         if "phase" in history:
             model.set_weights(ours)
     everyone = held_out.with_baselines(predictions, mix, len(unseen))
@@ -173,7 +173,7 @@ def _train_into(
         versus = [
             {
                 "budget": budget,
-                **held_out.paired_difference(everyone, outcomes, budget, held_out.TWO_STAGE),
+                **held_out.gain_over(everyone, outcomes, budget, held_out.TWO_STAGE),
             }
             for budget in points
         ]

@@ -187,14 +187,7 @@ def read_validated(path: Path, kind: type[T]) -> T:
       OSError: the file cannot be read.
       ValueError: it is no JSON, or a value is absent or of the wrong type: the first one.
     """
-    import pydantic
-
-    try:
-        return pydantic.TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)
-    except pydantic.ValidationError as error:
-        found = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in found["loc"])
-        raise ValueError(f"{place}: {found['msg']}" if place else found["msg"]) from None
+    return _files.parse_json(path.read_bytes(), kind)
 
 
 @contextmanager

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from tfalloc.evaluation.figure_style import (
-    INK,
-    LARGE,
     MEDIUM,
     PALETTE,
     finish,
     label_ends,
     styled_axes,
-    title_pad,
+    write_title,
 )
 from tfalloc.tuning.results import Study
 
@@ -110,8 +108,7 @@ def plot_lambda_curve(
     axes.set_xlabel("Weight of the goal", fontsize=MEDIUM)
     kind = "Response per user: difference to two-stage" if paired else "Response per user"
     axes.set_ylabel(kind, fontsize=MEDIUM)
-    if title:
-        axes.set_title(title, fontsize=LARGE, loc="left", color=INK, pad=title_pad(None))
+    write_title(axes, title)
     return finish(axes, path)
 
 

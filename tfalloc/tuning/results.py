@@ -18,7 +18,7 @@ import pandas as pd
 
 from tfalloc._warn import warn
 from tfalloc.data import RCTData
-from tfalloc.evaluation import compare
+from tfalloc.evaluation import compare, predict_trial
 
 LEVEL = 0.05
 OUTCOME = {
@@ -91,11 +91,9 @@ class Study:
         for name, number in (("tuned two-stage", self.best_two_stage), ("best", self.best)):
             if number is not None and number not in numbers.values():
                 numbers[name] = number
-        pairs = {}
-        for name, number in numbers.items():
-            predicted = self.model(number).predict(data, batch_size=50_000, verbose=0)
-            pairs[name] = predicted["response"], predicted["cost"]
-        table = compare(pairs, data, budget=self.budget, reference="two-stage")
+        models = {name: self.model(number) for name, number in numbers.items()}
+        pairs, outcomes = predict_trial(models, data)
+        table = compare(pairs, outcomes, budget=self.budget, reference="two-stage")
         table.insert(0, "trial", list(numbers.values()))
         return table
 

@@ -27,13 +27,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfalloc.data import RCTData
-from tfalloc.evaluation import policy_outcome
+from tfalloc.evaluation import policy_outcome, predict
 from tfalloc.models.schedules import check_budget
 from tfalloc.tuning.results import Study, model_file, predictions_file, summarise
 from tfalloc.tuning.space import Prepared, check_fixed, default_space, merge, prepare
 
 NAME = "tfalloc"
-PREDICT_ROWS = 50_000
 
 
 def study(
@@ -169,15 +168,14 @@ class _Objective:
             return _failed(trial, f"training ended with {type(error).__name__}")
         if not math.isfinite(history.history["loss"][-1]):
             return _failed(trial, f"the loss became NaN in epoch {len(history.epoch)}")
-        predicted = model.predict(self.rows, batch_size=PREDICT_ROWS, verbose=0)
-        pair = predicted["response"], predicted["cost"]
+        pair = predict(model, self.rows)
         if not all(np.isfinite(each).all() for each in pair):
             return _failed(trial, "a prediction is not finite")
         outcome = policy_outcome(*pair, self.rows, budget=self.budget)
         if not outcome.feasible or not math.isfinite(outcome.response):
             return _failed(trial, f"its cheapest assignment costs {outcome.cost:.4g} per user")
         model.save(model_file(self.folder, trial.number))
-        np.savez(predictions_file(self.folder, trial.number), response=pair[0], cost=pair[1])
+        np.savez(predictions_file(self.folder, trial.number), **pair._asdict())
         return outcome.response
 
 

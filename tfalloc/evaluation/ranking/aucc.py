@@ -20,8 +20,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from tfalloc._warn import warn
-from tfalloc.evaluation.compare import paired_difference
-from tfalloc.evaluation.influence import standard_error
+from tfalloc.evaluation.compare import difference_columns
+from tfalloc.evaluation.influence import group_means, standard_error
 from tfalloc.evaluation.ranking.bootstrap import (
     MAX_GROUPS,
     RankMetric,
@@ -30,7 +30,7 @@ from tfalloc.evaluation.ranking.bootstrap import (
     interval,
 )
 from tfalloc.evaluation.ranking.order import Ranking, as_scores, scored_rows
-from tfalloc.evaluation.trial_rows import Floats, Rows, as_count, check_confidence
+from tfalloc.evaluation.trial_rows import Floats, Rows, as_count, check_confidence, outcomes_of
 
 METHODS = ("paper", "trapezoid")
 
@@ -196,7 +196,7 @@ def compare_aucc(
         table.append(
             {"aucc": value}
             | interval(value, found[i], confidence)
-            | paired_difference(gap, spread if i != base else np.nan, confidence)
+            | difference_columns(gap, spread if i != base else np.nan, confidence)
         )
     return pd.DataFrame(table, index=pd.Index(list(scores), name="model"))
 
@@ -211,7 +211,7 @@ class CostCurves:
     def __init__(self, data: Any, num_thresholds: int, method: str, cluster: Any):
         if method not in METHODS:
             raise ValueError(f"method={method!r} is not known; expected one of {METHODS}.")
-        self._data, self._cluster = data, cluster
+        self._data, self._cluster = outcomes_of(data, cluster), cluster
         self._steps, self._method = as_count("num_thresholds", num_thresholds, 2), method
         self._rows: Rows | None = None
         self._columns = 0
@@ -296,12 +296,10 @@ class CostCurves:
 
 def uplift_of(x: Floats, rows: Rows) -> tuple[float, float]:
     """Mean of x [N] in the last arm less that in the first, and its standard error."""
-    sizes = rows.arm_totals(rows.weight)
-    means = rows.arm_totals(rows.weight * x) / sizes
-    side = np.zeros(sizes.size)
+    means, psi = group_means(x, rows.weight, rows.treatment, len(rows.names))
+    side = np.zeros(means.size)
     side[0], side[-1] = -1.0, 1.0
-    psi = (side / sizes)[rows.treatment] * rows.weight * (x - means[rows.treatment])
-    return float(means[-1] - means[0]), standard_error(psi, rows)
+    return float(means[-1] - means[0]), standard_error(side[rows.treatment] * psi, rows)
 
 
 def warn_if_unclear(what: str, uplift: float, stderr: float, metric: str) -> None:

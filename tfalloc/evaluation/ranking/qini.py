@@ -27,7 +27,7 @@ from tfalloc.evaluation.ranking.bootstrap import (
     interval,
 )
 from tfalloc.evaluation.ranking.order import Ranking, as_scores, scored_rows
-from tfalloc.evaluation.trial_rows import Floats, Rows, check_confidence, column
+from tfalloc.evaluation.trial_rows import Floats, Rows, check_confidence, column, outcomes_of
 
 NORMALIZATIONS = ("end", "perfect")
 # Relative to the sum of responses: an end point this small is rounding.
@@ -145,7 +145,7 @@ def _metric(
         raise ValueError(f"normalize={normalize!r} is not known; expected one of {NORMALIZATIONS}.")
     check_confidence(confidence)
     num = as_num_bootstrap(num_bootstrap)
-    scores = as_scores(score)
+    scores, data = as_scores(score), outcomes_of(data, cluster)
     received = int(column(data, "treatment", required=True).max(initial=0)) + 1
     if scores.shape[1] != 1 or received > 2:
         raise ValueError(
