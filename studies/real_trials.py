@@ -3,8 +3,8 @@
     python -m studies.real_trials [--hillstrom FILE] [--criteo FILE] [--karlan FILE]
 
 Each file is learned from in folds: every row is predicted by models that have not seen it, and the
-policies of all rows are judged on their own outcomes at one budget, by the doubly robust estimator
-with the cross-fitted logistic regression as model of outcomes, the same for all methods.
+policies of all rows are evaluated on their own outcomes at one budget, by the doubly robust
+estimator with the cross-fitted logistic regression as model of outcomes, the same for all methods.
 Differences to that logistic regression are paired by row. No settings are chosen here: they are
 the usual ones, `studies.methods.settings.usual("trial")`.
 
@@ -23,6 +23,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -103,11 +104,12 @@ def cross_fitted(data: RCTData, budget: float, folds: int, settings: Settings) -
     return found
 
 
-def judged(found: dict[str, dict], data: RCTData, budget: float) -> pd.DataFrame:
+def evaluated(found: dict[str, dict], data: RCTData, budget: float) -> pd.DataFrame:
     """Response per user at the budget, and paired differences to the reference."""
     model = found[REFERENCE]["response"], found[REFERENCE]["cost"]
     pairs = {name: (each["response"], each["cost"]) for name, each in found.items()}
-    options = {"estimator": "doubly_robust", "outcome_model": model, "reference": REFERENCE}
+    options: dict[str, Any] = {"estimator": "doubly_robust", "outcome_model": model}
+    options["reference"] = REFERENCE
     table = evaluation.compare(pairs, data, budget=budget, **options)
     columns = ["response", "stderr", "cost", "difference", "difference_low", "difference_high"]
     return table[[x for x in [*columns, "p_value"] if x in table]]
@@ -130,7 +132,7 @@ def main() -> None:
         data, budget = TRIALS[name](path)
         print(f"{name}: {len(data):,} rows, {data.num_treatments} arms, budget {budget:g}")
         found = cross_fitted(data, budget, options.folds, Settings(epochs=options.epochs))
-        table = judged(found, data, budget)
+        table = evaluated(found, data, budget)
         with pd.option_context("display.width", 200):
             print(table.to_string(float_format="{:.5f}".format), "\n")
         kept[name] = {
@@ -141,7 +143,7 @@ def main() -> None:
         }
         if options.json:
             partial = options.json.with_suffix(".tmp")
-            partial.write_text(json.dumps(kept, indent=1) + "\n")
+            partial.write_file(json.dumps(kept, indent=1) + "\n")
             os.replace(partial, options.json)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from studies import command
-from tfalloc.reproduce.files import write_text
+from tfalloc.reproduce.runs import write_file
 
 TUNING_SEED, REPORTED_SEED, CANDIDATES = 101, 300, 6  # as in task.py and tuning.py
 
@@ -80,7 +80,7 @@ def _summary(options: argparse.Namespace, typed: str) -> None:
 
     text = summary(options.folders)
     if options.output is not None:
-        write_text(options.output, text)
+        write_file(options.output, text)
     print(text)
 
 

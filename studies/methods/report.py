@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tfalloc.reproduce import figures, tables
-from tfalloc.reproduce.files import write_text
-from tfalloc.reproduce.runs import Runs
+from tfalloc.reproduce.runs import Runs, write_file
 
 # (after, before, what the step is): a method and the one that it builds on, or is to replace.
 STEPS = (
@@ -39,7 +38,7 @@ def write(folder: Path, runs: Runs, order: Sequence[str], controls: Collection[s
       controls: names of methods that are controls.
     """
     found = compared(runs.frame(), order, controls)
-    write_text(folder / "table.md", _table(runs, found))
+    write_file(folder / "table.md", _table(runs, found))
     height = 1.6 + 0.34 * len(found)
     (axes,) = figures.panels(1, 1, width=8.4, height=height)
     _draw(axes, runs, found)
@@ -109,7 +108,7 @@ def _table(runs: Runs, found: pd.DataFrame) -> str:
         tables.markdown(columns, rows),
         *_steps(frame),
         *tables.refusals(runs.refused),
-        tables.made_by(runs.makers, runs.seconds),
+        tables.made_by(runs.provenance, runs.seconds),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -1,6 +1,6 @@
 """Methods against each other on one simulation: who spends a budget best, on users not seen?
 
-For each seed and method: a model trained on the seed's trial, judged on fresh users whose true
+For each seed and method: a model trained on the seed's trial, evaluated on fresh users whose true
 response and cost of every arm are known, at five budgets b:
 
     share = mean over b of (V(b) - V_mix(b)) / (V_oracle(b) - V_mix(b)),
@@ -16,7 +16,7 @@ Methods of a seed see the same rows, and are compared by differences within seed
     criteo_like        two arms, responses are rare
     produce_coin       30 arms, paid on response
     criteo_outcomes    four arms, simulated on features of a file of Criteo Uplift: one half of its
-                       rows to learn from, the other to judge
+                       rows to learn from, the other to evaluate on
     well_specified     three arms; a logistic regression for each is the truth
 
 Hyper-parameters are in `settings.py`, what a method is given in `task.py`.
@@ -114,14 +114,20 @@ def study(
     require_matplotlib()
     kept = sizes(simulation, settings, scenario, data)
     folder = Path(output)
-    runs = Runs(folder / "runs.json", kept, command=command, restart=restart)
+    runs = Runs(
+        folder / "runs.json",
+        kept,
+        products=("table.md", "figure.png"),
+        command=command,
+        restart=restart,
+    )
     for name in chosen:
         runs.check_arguments(arguments_of(TUNED[simulation], name), method=name)
     _check_controls(runs, chosen)
-    judge = Protocol(simulation, scenario, settings, data)
+    protocol = Protocol(simulation, scenario, settings, data)
     every = range(first_seed, first_seed + seeds)
     keys = [{"method": name, "seed": seed} for seed in every for name in chosen]
-    runs.complete(keys, judge.run, "methods", prepare=judge.prepare)
+    runs.complete(keys, protocol.run, "methods", prepare=protocol.prepare)
     _check_controls(runs, [])
     report.write(folder, runs, list(METHODS), CONTROLS)
     return runs
@@ -201,7 +207,7 @@ class Protocol:
         self.fresh = functools.lru_cache(1)(self._draw_fresh)
 
     def prepare(self, *, seed: int, **_: Any) -> None:
-        """Has the trial of a seed and its judges at hand; what cannot be is refused here."""
+        """Draws the trial of a seed and the users to evaluate on; too few are refused here."""
         self.task(seed)
         self.fresh(seed)
 
@@ -209,8 +215,8 @@ class Protocol:
         """The figures of one run; its seconds are those of the training."""
         task = self.task(seed)
         found, seconds = self.predicted(method, task, seed)
-        judged = self.judge(found["response"], found["cost"], seed)
-        return {**judged, "arguments": arguments_of(task.tuned, method), "seconds": seconds}
+        worth = self.evaluate(found["response"], found["cost"], seed)
+        return {**worth, "arguments": arguments_of(task.tuned, method), "seconds": seconds}
 
     def predicted(self, method: str, task: Task, seed: int) -> tuple[dict[str, np.ndarray], float]:
         """What a method predicts for the fresh users of a seed, and the seconds of its training."""
@@ -219,7 +225,7 @@ class Protocol:
         seconds = task.shared.seconds()
         return predictions(model, self.fresh(seed)[0].data), seconds
 
-    def judge(self, response: np.ndarray, cost: np.ndarray, seed: int) -> dict[str, Any]:
+    def evaluate(self, response: np.ndarray, cost: np.ndarray, seed: int) -> dict[str, Any]:
         """What predictions for the fresh users of a seed are worth.
 
         Args:
@@ -254,7 +260,7 @@ class Protocol:
         return Task(self.simulation, trial, self.scenario.budgets, amounts, self.settings, tuned)
 
     def _draw_fresh(self, seed: int) -> tuple[Simulation, np.ndarray, np.ndarray]:
-        """Users who judge, and what is reached at each budget without targeting and with truth."""
+        """Users to evaluate on; what is reached at each budget without targeting and with truth."""
         fresh = self.scenario.fresh(self.settings.fresh, seed, self.data)
         truth = fresh.true_response, fresh.true_cost
         limits = (curve(*truth, self.budgets).response for curve in (mix_curve, oracle_curve))

@@ -58,11 +58,11 @@ def summary(folders: Sequence[str | os.PathLike[str]]) -> str:
 
 def _shares(studies: list[Runs]) -> list[list[Any]]:
     found = [compared(study.frame(), list(METHODS), CONTROLS) for study in studies]
-    tables = [each.set_index("method") for each in found]
+    wide = [each.set_index("method") for each in found]
     rows: list[list[Any]] = []
     for method in METHODS:
         cells = []
-        for table in tables:
+        for table in wide:
             if method not in table.index:
                 cells.append("-")
                 continue
@@ -70,15 +70,15 @@ def _shares(studies: list[Runs]) -> list[list[Any]]:
             cells.append(f"**{mean}**" if table["best"][method] else mean)
         if any(cell != "-" for cell in cells):
             rows.append([method, *cells])
-    rows += [[f"*{step} - best control*", *_against(step, tables)] for step in LAST_STEPS]
+    rows += [[f"*{step} - best control*", *_against(step, wide)] for step in LAST_STEPS]
     return [*rows, ["*seeds*", *(str(study.frame().seed.nunique()) for study in studies)]]
 
 
-def _against(step: str, tables: list[pd.DataFrame]) -> list[str]:
+def _against(step: str, wide: list[pd.DataFrame]) -> list[str]:
     """Difference of a step to the best control of each simulation."""
     return [
         tables.difference(table.loc[step].to_dict(), digits=3) if step in table.index else "-"
-        for table in tables
+        for table in wide
     ]
 
 

@@ -14,7 +14,7 @@ from tfalloc import datasets
 from tfalloc.data import RCTData
 from tfalloc.datasets import Simulation
 
-FRESH = 1_000_000  # seeds of users who judge are those of trials and this
+FRESH = 1_000_000  # seeds of users to evaluate on are those of trials and this
 # First seeds of trials: of those that choose hyper-parameters, and of those that are reported.
 # Some below the latter were looked at while the methods, and what is searched, were thought out.
 TUNING_SEED, REPORTED_SEED = 101, 300
@@ -27,7 +27,7 @@ class Settings:
 
     Attributes:
       rows: of a trial; None: those of the simulation in `SIMULATIONS`. A file has its own.
-      fresh: users who judge. A file has its own.
+      fresh: users to evaluate on. A file has its own.
       epochs: of networks, at most.
       trees: of boosting, for each arm (and outcome) or single model, at most.
       jit: whether XLA compiles the training steps.
@@ -49,7 +49,7 @@ class Scenario:
 
     Attributes:
       trial: (rows, seed, file) -> the trial to learn from.
-      fresh: (users, seed, file) -> users who judge.
+      fresh: (users, seed, file) -> users to evaluate on.
       budgets: lowest and highest cost per user.
       rows: of a trial unless the settings say; None: the simulation's rows are those of a file.
       fast: sizes for a try.
@@ -70,7 +70,7 @@ class Scenario:
 
 
 def _drawn(draw: Callable[[int, int], Simulation], **other: Any) -> Scenario:
-    """A scenario without a file: users who judge are drawn as the trial is."""
+    """A scenario without a file: users to evaluate on are drawn as the trial is."""
     return Scenario(
         lambda rows, seed, _: draw(rows, seed),
         lambda users, seed, _: draw(users, FRESH + seed),
@@ -160,7 +160,7 @@ class Task:
     Attributes:
       simulation: name, among `SIMULATIONS`.
       trial: rows to learn from, validation included.
-      budgets: lowest and highest cost per user that it is judged at.
+      budgets: lowest and highest cost per user that it is evaluated at.
       cost_amounts: [K], cost of a response in each arm, if that is all that costs.
       settings: of the study.
       tuned: hyper-parameters, {method: {argument: value}}.

@@ -1,10 +1,10 @@
 """Hyper-parameters for the study of methods, each method's chosen among equally many candidates.
 
 Every candidate of every method (`settings.candidates`) learns from the same few trials, of
-seeds that the study does not report, and is judged on validation users by the share of perfect
+seeds that the study does not report, and is evaluated on validation users by the share of perfect
 targeting (`methods`). The candidate with the largest mean is chosen. Ours are searched in two
 steps: the network alone, which is a control too, then the recipe around the chosen network and
-the chosen boosting, judged by its last step ("imitated, smoothed").
+the chosen boosting, by its last step ("imitated, smoothed").
 
 The share is that of true values. It is what the policy's value on validation rows estimates, and
 that estimate stands beside it, with its standard error: what users without the truth choose by.
@@ -29,12 +29,11 @@ from studies.methods.study import Protocol, sizes, some_of, to_be_had
 from studies.methods.task import TUNING_SEED, Settings, Task, checked
 from tfalloc.evaluation import policy_outcome
 from tfalloc.reproduce import tables
-from tfalloc.reproduce.files import write_text
-from tfalloc.reproduce.runs import Runs
+from tfalloc.reproduce.runs import Runs, write_file
 
 CANDIDATES = 6
 # Whose share the recipe is chosen by.
-JUDGED_STEP = "imitated, smoothed"
+LAST_STEP = "imitated, smoothed"
 
 
 def study(
@@ -88,7 +87,13 @@ def study(
     chosen_methods = some_of(entries(simulation), methods, simulation)
     folder = Path(output)
     kept = {**sizes(simulation, settings, scenario, data), "candidates": count}
-    runs = Runs(folder / "runs.json", kept, command=command, restart=restart)
+    runs = Runs(
+        folder / "runs.json",
+        kept,
+        products=("table.md", "tuned.json"),
+        command=command,
+        restart=restart,
+    )
     for row in runs.frame().to_dict("records"):
         known = row["method"] in entries(simulation)
         now = dict(enumerate(candidates(row["method"], count) if known else []))
@@ -104,8 +109,8 @@ def study(
     ]
     runs.complete(keys, work.run, "tuning", prepare=work.protocol.prepare)
     chosen = _chosen(runs)
-    write_text(folder / "tuned.json", json.dumps(chosen, indent=1) + "\n")
-    write_text(folder / "table.md", _table(runs, simulation))
+    write_file(folder / "tuned.json", json.dumps(chosen, indent=1) + "\n")
+    write_file(folder / "table.md", _table(runs, simulation))
     return chosen
 
 
@@ -130,10 +135,10 @@ class _Candidates:
         tuned = {**usual(self.protocol.simulation), **before, method: arguments}
         # The recipe's candidates share what they average.
         task: Task = dataclasses.replace(self.protocol.task(seed), tuned=tuned)
-        name = JUDGED_STEP if method == RECIPE else method
+        name = LAST_STEP if method == RECIPE else method
         found, seconds = self.protocol.predicted(name, task, seed)
-        judged = self.protocol.judge(found["response"], found["cost"], seed)
-        figures = {"share": judged["share"], **self._estimate(found, seed)}
+        worth = self.protocol.evaluate(found["response"], found["cost"], seed)
+        figures = {"share": worth["share"], **self._estimate(found, seed)}
         return {**figures, "arguments": arguments, "seconds": seconds}
 
     def _estimate(self, found: dict[str, np.ndarray], seed: int) -> dict[str, float]:
@@ -220,6 +225,6 @@ def _table(runs: Runs, simulation: str) -> str:
         "with its standard error.",
         tables.markdown(columns, rows),
         *tables.refusals(runs.refused),
-        tables.made_by(runs.makers, runs.seconds),
+        tables.made_by(runs.provenance, runs.seconds),
     ]
     return "\n\n".join(parts) + "\n"

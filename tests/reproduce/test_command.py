@@ -17,7 +17,9 @@ def folder(tmp_path_factory):
 
 
 def test_files_are_left(folder):
-    assert sorted(path.name for path in folder.iterdir()) == ["figure.png", "runs.json", "table.md"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("figure.png", "runs.json", "table.md", "truth.png")
+    ]
     kept = json.loads((folder / "runs.json").read_text())
     (maker,) = kept["makers"]
     assert maker["command"] == f"tfalloc reproduce synthetic --fast --seeds 1 --output '{folder}'"
@@ -53,7 +55,9 @@ def test_other_sizes_are_refused_in_one_line(folder):
     [
         (["synthetic", "--seeds", 0], "--seeds 0: expected at least 1"),
         (["coin", "--rows", -1], "--rows -1: expected at least 1"),
-        (["coin", "--heads", "two"], "heads='two' is not known"),
+        (["coin", "--net", "two"], "--net two: expected one of"),
+        (["coin", "--deploy", "much"], "--deploy much: expected a goal_weight or best"),
+        (["coin", "--deploy", "7"], "deployed=7.0 is not among weights"),
         (["criteo", "--methods", "TSM-SL;best"], "methods=['best'] are not known"),
         (["criteo", "--data", "none.csv"], "none.csv: No such file or directory"),
         (["criteo", "--data", "x.csv", "--rows", 10], "leave one out"),

@@ -1,20 +1,22 @@
 """The Criteo protocol at a reduced size: known AUCC, every method, resumption, a file."""
 
 import dataclasses
+import inspect
 import shutil
 import warnings
 
+import keras
 import numpy as np
 import pytest
 from matplotlib import image
 
+import tfalloc
 from tfalloc import datasets
 from tfalloc.evaluation import aucc, aucc_score
 from tfalloc.reproduce import Runs, comparison, criteo, criteo_report, truth
 from tfalloc.reproduce.criteo_report import CONTROL
 
-pytestmark = pytest.mark.slow
-
+SOME = ["TSM-SL", "FD"]
 NETS_OF = {name: each.net for name, each in criteo.METHODS.items()}
 
 
@@ -23,7 +25,8 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study") / "criteo"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*matched rows")  # conversions are rare
-        return folder, criteo.study(folder, seeds=1, settings=criteo.FAST, command="typed")
+        runs = criteo.study(folder, seeds=1, settings=criteo.FAST, methods=SOME, command="typed")
+        return folder, runs
 
 
 def test_true_aucc_is_that_of_true_uplifts():
@@ -46,22 +49,75 @@ def test_true_aucc_of_the_truth_is_the_simulations():
     assert abs(truth.true_aucc(random, users) - 0.5) < 0.01
 
 
-def test_every_method_is_run(made):
+def test_methods_are_run_with_their_control(made):
     frame = made[1].frame()
-    assert frame.method.tolist() == list(criteo.METHODS) and (frame.seconds > 0).all()
-    assert frame.true_aucc.between(0.2, 0.85).all()
-    assert frame.true_aucc.nunique() > 5, "methods differ"
+    assert frame.method.tolist() == [CONTROL, *SOME] and (frame.seconds > 0).all()
+    assert frame.true_aucc.between(0.2, 0.85).all() and frame.true_aucc.nunique() == 3
+
+
+class Recorded:
+    """Stands for a model: keeps what it is compiled and fitted with."""
+
+    def compile(self, optimizer, **objective):
+        self.optimizer, self.objective = optimizer, objective
+
+    def fit(self, trial, **options):
+        self.options = options
+
+
+def test_settings_are_the_papers(monkeypatch):
+    """Section 4.3 of Yan et al. 2023."""
+    usual, made = criteo.Settings(), []
+
+    def make(*arguments, **options):
+        made.append((arguments, options))
+        return Recorded()
+
+    monkeypatch.setattr(criteo, "AllocationModel", make)
+    assert inspect.signature(criteo.study).parameters["seeds"].default == 20
+    assert criteo.SPLIT == [0.7, 0.3]
+    for name in ("FD", "NES"):
+        model, _ = criteo.METHODS[name].fit(usual, None, 5)
+        assert made.pop() == ((2, "paper"), {"seed": 5})
+        assert float(model.optimizer.learning_rate) == pytest.approx(1e-4)
+        assert isinstance(model.optimizer, keras.optimizers.Adam)
+        options = {name: model.options[name] for name in ("epochs", "batch_size")}
+        assert options == {"epochs": 10, "batch_size": 10_000}
+        assert not model.options["early_stopping"] and not model.options["validation_split"]
+        gradient = model.objective.pop("gradient")
+        expected = {"goal_weight": 200.0, "goal_scale": "paper", "budget": (0.039, 0.047)}
+        assert model.objective == {**expected, "jit_compile": True}
+        if name == "FD":
+            assert (gradient.num_entries, gradient.step) == (4_000, 3e-4)
+        else:
+            assert (gradient.num_directions, gradient.sigma) == (2_000, 1e-3)
+
+
+def test_the_papers_network():
+    """512-256-128-64 and heads of 32-1: Dense, ReLU, batch normalisation; He initialisation."""
+    network = tfalloc.AllocationModel(2, "paper", seed=0)
+    network.adapt(datasets.criteo_like(10_000, seed=0).data)
+    layers = [x for x in network.network._flatten_layers() if isinstance(x, keras.layers.Dense)]
+    hidden = [layer for layer in layers if layer.activation is keras.activations.relu]
+    assert [layer.units for layer in hidden] == [512, 256, 128, 64, 4 * 32]
+    assert all(isinstance(x.kernel_initializer, keras.initializers.HeNormal) for x in hidden)
+    norms = [
+        x
+        for x in network.network._flatten_layers()
+        if isinstance(x, keras.layers.BatchNormalization)
+    ]
+    assert [x.gamma.shape[0] for x in norms] == [512, 256, 128, 64, 4 * 32]
 
 
 def test_the_second_call_trains_nothing_and_seeds_extend_it(made, monkeypatch, tmp_path):
     folder, runs = made
     done, figures = [], runs.figures({"method": CONTROL, "seed": 0})
     monkeypatch.setattr(criteo.Protocol, "run", lambda _, **key: done.append(key) or figures)
-    criteo.study(folder, seeds=1, settings=criteo.FAST)
+    criteo.study(folder, seeds=1, settings=criteo.FAST, methods=SOME)
     assert done == []
     shutil.copytree(folder, tmp_path / "more")
-    criteo.study(tmp_path / "more", seeds=2, settings=criteo.FAST)
-    assert done == [{"method": name, "seed": 1} for name in criteo.METHODS]
+    criteo.study(tmp_path / "more", seeds=2, settings=criteo.FAST, methods=SOME)
+    assert done == [{"method": name, "seed": 1} for name in (CONTROL, *SOME)]
     with pytest.raises(ValueError, match=r"epochs=1, now epochs=2"):
         criteo.study(folder, settings=dataclasses.replace(criteo.FAST, epochs=2))
 

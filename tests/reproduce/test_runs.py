@@ -86,7 +86,7 @@ def test_other_settings_are_refused_in_one_line_unless_restarted(path):
     assert len(Runs(path, {"rows": 10, "heads": "marginal"})) == 4, "nothing is lost until a run"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"settings": {}, "makers": []}'])
+@pytest.mark.parametrize("text", ['{"settings": {', '{"settings": {}, "makers": []}'])
 def test_a_damaged_file_is_refused(path, text):
     path.parent.mkdir()
     path.write_text(text)
@@ -184,7 +184,7 @@ def test_a_restart_throws_nothing_away_before_it_has_something(path):
     for store in (runs, Runs(path, {"rows": 20})):
         assert store.frame().x.tolist() == [5.0] * 3
         assert store.refused == [({"method": "a", "seed": 0}, "too few rows.")]
-        assert [maker["command"] for maker in store.makers] == ["new"]
+        assert [maker["command"] for maker in store.provenance] == ["new"]
 
 
 def test_two_restarts_at_once_keep_each_others_runs(path):
@@ -198,10 +198,27 @@ def test_two_restarts_at_once_keep_each_others_runs(path):
 
 
 def test_a_damaged_file_gives_way_to_a_restart(path):
-    path.parent.mkdir()
-    path.write_text("{")
+    Runs(path, {}).complete(KEYS, Work(), "study")
+    path.write_text(path.read_text()[:-50])
     Runs(path, {}, restart=True).complete(KEYS, Work(), "study")
     assert len(Runs(path, {})) == len(KEYS)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_somebody_elses_files_are_left_alone(tmp_path, restart):
+    for name, content in (("table.md", "mine"), ("figure.png", ""), ("runs.json", "[1, 2]")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text(content)
+        products = ("table.md", "figure.png")
+        with pytest.raises(ValueError, match=f"{name} is no study's of tfalloc .* another output"):
+            Runs(folder / "runs.json", {}, products=products, restart=restart)
+        assert [x.name for x in folder.iterdir()] == [name]
+        assert (folder / name).read_text() == content
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / "table.md").symlink_to(tmp_path / "table.md" / "table.md")
+    with pytest.raises(ValueError, match="no study's"):
+        Runs(tmp_path / "link" / "runs.json", {}, products=["table.md"], restart=restart)
 
 
 def test_refusals_alone_block_no_other_settings(path):

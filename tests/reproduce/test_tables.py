@@ -106,11 +106,12 @@ def test_difference_of_a_row_of_comparison():
 
 
 def test_made_by_names_command_and_versions():
-    from tfalloc.reproduce.runs import versions
+    from tfalloc._files import versions
 
-    first = {"command": "tfalloc reproduce coin", **versions()}
+    machine = {**versions(), "machine": "x86_64", "cores": 2}
+    first = {"command": "tfalloc reproduce coin", **machine}
     second = {**first, "command": "tfalloc reproduce coin --seeds 9"}
-    text = made_by([first, second, {**versions(), "keras": "4"}])
+    text = made_by([first, second, {**machine, "keras": "4"}])
     assert text.startswith(
         "`tfalloc reproduce coin`\n`tfalloc reproduce coin --seeds 9`\n(tfalloc "
     )

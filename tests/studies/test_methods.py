@@ -5,7 +5,6 @@ import json
 import math
 import tempfile
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from matplotlib import image
 from studies.methods import __main__ as command
 from studies.methods import controls, ours, report, settings, study, summary, tuning
 from studies.methods.task import REPORTED_SEED, SIMULATIONS, TUNING_SEED, Shared
-from tfalloc import datasets
+from tfalloc import baselines, datasets
 from tfalloc.baselines.scores import predictions
 from tfalloc.evaluation import true_curve
 from tfalloc.reproduce.runs import Runs
@@ -91,54 +90,64 @@ def test_table_and_figure(made):
     assert min(picture.shape[:2]) > 300 and picture[..., :3].std() > 0.05
 
 
-@pytest.fixture(scope="module")
-def trained():
-    """Every method of ours on one tiny trial: {name: fitted model}, and the task."""
-    scenario = SIMULATIONS["criteo_like"]
-    protocol = study.Protocol("criteo_like", scenario, study.FAST, None)
+@pytest.fixture
+def untrained(monkeypatch):
+    """Networks are compiled, and fitted to nothing but the trial's rates: {model: options}."""
+    options = {}
+
+    def train(task, model, *, learning_rate, batch_size, objective=None, **given):
+        model.compile(jit_compile=False, **(objective or {}))
+        if hasattr(model, "adapt"):
+            model.adapt(task.trial)
+        options[model] = given
+        return model
+
+    for module in (controls, ours):
+        monkeypatch.setattr(module, "train", train)
+    return options
+
+
+def test_ours_start_from_the_same_weights_and_differ_by_the_objective(untrained):
+    """The only training is that of the imitating network."""
+    protocol = study.Protocol("criteo_like", SIMULATIONS["criteo_like"], study.FAST, None)
     task = protocol.task(FIRST)
-    tuned = {**task.tuned, "recipe": {**task.tuned["recipe"], "team": [2, 1, 1]}}
+    tuned = {**task.tuned, "recipe": {**task.tuned["recipe"], "team": [1, 1, 1]}}
     task = dataclasses.replace(task, tuned=tuned)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*matched rows")  # conversions are rare
-        return {name: method(task, FIRST) for name, method in ours.OURS.items()}, task
+    models = {name: method(task, FIRST) for name, method in ours.OURS.items()}
 
-
-@pytest.mark.slow
-def test_ours_start_from_the_same_weights_and_differ_by_the_objective(trained, monkeypatch):
-    models, task = trained
-    predicted = {name: predictions(model, task.trial) for name, model in models.items()}
-    for name, each in predicted.items():
-        assert each["response"].shape == each["cost"].shape == (len(task.trial), 2)
-        if name != "averaged":  # trees need not be
-            assert np.all(np.diff(each["response"], axis=1) >= 0)
-    objectives = {name: models[name]._compiled_objective() for name in list(models)[2:]}
-    assert [x.through_allocation for x in objectives.values()] == [False, True, True]
-    start = models["imitated"].get_weights()
-    for name in list(models)[2:]:
-        with monkeypatch.context() as patch:
-            patch.setattr(ours, "train", lambda task, model, **_: model)
-            started = ours.OURS[name](task, FIRST).get_weights()
-        for mine, theirs in zip(started, start, strict=True):
-            np.testing.assert_array_equal(mine, theirs)
-        moved = [
-            np.abs(a - b).max() for a, b in zip(start, models[name].get_weights(), strict=True)
-        ]
-        assert max(moved) > 0
-    two, smoothed = (
-        predicted[x]["response"] for x in ("imitated, two-stage", "imitated, smoothed")
-    )
-    assert not np.array_equal(two, smoothed)
-
-
-@pytest.mark.slow
-def test_averaged_is_the_mean_of_members_that_are_trained_once(trained):
-    models, task = trained
     members = models["averaged"].members
-    assert len(members) == 2 + 1 + 1
-    assert members[0] is controls.our_network(task, FIRST)  # the control, not another
+    assert len(members) == 3
+    assert members[0] is controls.our_network(task, FIRST), "the control, not another"
     mean = np.mean([predictions(x, task.trial)["cost"] for x in members], axis=0)
     np.testing.assert_allclose(models["averaged"].predict(task.trial)["cost"], mean, rtol=1e-6)
+
+    start = models["imitated"].get_weights()
+    assert np.all(np.diff(predictions(models["imitated"], task.trial)["response"], axis=1) >= 0)
+    for name in ours.LAST_STEPS:
+        assert models[name] is not models["imitated"]
+        for mine, theirs in zip(models[name].get_weights(), start, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    objectives = [models[name]._compiled_objective() for name in ours.LAST_STEPS]
+    assert [x.through_allocation for x in objectives] == [False, True, True]
+    options = [untrained[models[name]] for name in ours.LAST_STEPS]
+    assert options[0] == options[1] == options[2], "epochs and the rest are the same"
+    assert not options[0]["early_stopping"] and options[0]["validation_split"] == 0.0
+
+
+def test_controls_are_given_their_arguments(untrained):
+    protocol = study.Protocol("well_specified", SIMULATIONS["well_specified"], study.FAST, None)
+    task = protocol.task(FIRST)
+    drp, dfcl, network = (
+        controls.CONTROLS[name](task, 3) for name in ("DRP", "DFCL-IFD", "network, goal_weight 0")
+    )
+    assert isinstance(drp, baselines.DRP) and isinstance(dfcl, baselines.DFCL)
+    assert untrained[drp]["monitor"] == task.tuned["DRP"]["monitor"]
+    config = network.get_config()
+    given = task.tuned["network, goal_weight 0"]
+    assert {name: config[name] for name in ("bins", "linear")} == {
+        name: given[name] for name in ("bins", "linear")
+    }
+    assert untrained[network]["monitor"] == "val_loss"
 
 
 def test_steps_are_differences_within_seeds():
@@ -188,17 +197,21 @@ def test_budgets_at_which_targeting_adds_nothing_are_left_out():
     scenario = dataclasses.replace(SIMULATIONS["criteo_like"], budgets=(0.04, 1.0))
     protocol = study.Protocol("criteo_like", scenario, study.FAST, None)
     fresh = protocol.fresh(FIRST)[0]
-    found = protocol.judge(fresh.true_response, fresh.true_cost, FIRST)
+    found = protocol.evaluate(fresh.true_response, fresh.true_cost, FIRST)
     assert np.isnan(found["shares"]).tolist() == [False, True, True, True, True]
     assert found["share"] == found["shares"][0] == pytest.approx(1.0)
 
 
-@pytest.mark.slow
-def test_a_try_is_large_enough_for_methods_that_need_an_uplift(tmp_path, capsys):
-    options = ("--fast", "--seeds", 2, "--methods", "logistic;DRP", "--output", tmp_path / "out")
-    assert call("run", *options) == 0
-    out = capsys.readouterr().out
-    assert "| DRP | 2 |" in out and "Refused" not in out and "30,000 rows a trial" in out
+def test_a_try_is_large_enough_for_methods_that_need_an_uplift():
+    """DRP refuses a trial whose treatment brings nothing, and conversions are rare."""
+    for seed in (REPORTED_SEED, REPORTED_SEED + 1):
+        sizes = study.fast("criteo_like")
+        protocol = study.Protocol("criteo_like", SIMULATIONS["criteo_like"], sizes, None)
+        trial = protocol.task(seed).trial
+        assert len(trial) == 30_000
+        treated = np.asarray(trial.treatment) == 1
+        for outcome in (trial.response, trial.cost):
+            assert outcome[treated].mean() > outcome[~treated].mean()
 
 
 def test_no_credit_for_money_that_was_not_there():
@@ -218,11 +231,11 @@ def test_the_truth_is_1_and_alike_is_0():
         protocol = study.Protocol(simulation, SIMULATIONS[simulation], fast, None)
         fresh = protocol.fresh(FIRST)[0]
         truth = fresh.true_response, fresh.true_cost
-        assert protocol.judge(*truth, FIRST)["share"] == pytest.approx(1.0)
+        assert protocol.evaluate(*truth, FIRST)["share"] == pytest.approx(1.0)
         alike = (np.tile(x.mean(axis=0, dtype="f8"), (len(x), 1)) for x in truth)
-        assert protocol.judge(*alike, FIRST)["share"] == pytest.approx(0.0, abs=1e-3)
+        assert protocol.evaluate(*alike, FIRST)["share"] == pytest.approx(0.0, abs=1e-3)
         everyone = np.zeros(fresh.true_cost.shape), fresh.true_cost
-        assert protocol.judge(*everyone, FIRST)["share"] < 0.0, "always the cheapest arm"
+        assert protocol.evaluate(*everyone, FIRST)["share"] < 0.0, "always the cheapest arm"
     names = datasets.produce_coin(1000, FIRST).data.treatment_names
     assert SIMULATIONS["produce_coin"].cost_amounts == tuple(map(float, names))
 
@@ -281,14 +294,12 @@ def test_a_candidate_refused_on_a_seed_is_not_chosen():
     assert tuning._chosen(runs) == {"DRP": {"n": 1}}
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:the expected outcome of a batch")  # at this size
-def test_halves_of_a_file_and_networks(tmp_path):
+def test_halves_of_a_file_and_a_network(tmp_path):
     path = datasets.criteo_like_parquet(tmp_path / "criteo.parquet", num_rows=6_000)
-    some = ["spline logistic", "DRP", "DFCL-IFD", "network, goal_weight 0"]
+    some = ["spline logistic", "network, goal_weight 0"]
     where = {"data": path, "settings": study.FAST, "methods": some, "first_seed": FIRST}
     runs = study.study(tmp_path / "out", "criteo_outcomes", seeds=1, **where)
-    assert len(runs) == 4 and "rows" not in runs.settings and runs.settings["bytes"] > 0
+    assert len(runs) == 2 and "rows" not in runs.settings and runs.settings["bytes"] > 0
     assert "one half of the rows of criteo.parquet" in (tmp_path / "out" / "table.md").read_text()
 
 
@@ -395,15 +406,22 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def tuned_once(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tuning") / "out"
-    some = ["logistic", "boosting, single", study.RECIPE, controls.OUR_NETWORK]
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+    """A search of which only the regression is real: {(method, tuned): times it was asked for}."""
+    folder, asked = tmp_path_factory.mktemp("tuning") / "out", []
+    some = ["logistic", settings.RECIPE, controls.OUR_NETWORK]
+    predicted = study.Protocol.predicted
+
+    def stand_in(self, method, task, seed):
+        asked.append((method, task.tuned))
+        return predicted(self, "logistic", task, seed)
+
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settings, "RECIPES", SMALL)
-        warnings.filterwarnings("ignore", message=".*matched rows")
+        patch.setattr(study.Protocol, "predicted", stand_in)
         chosen = tuning.study(
             folder, "well_specified", seeds=2, count=2, settings=study.FAST, methods=some
         )
-    return folder, chosen
+    return folder, chosen, asked
 
 
 @pytest.fixture
@@ -412,19 +430,28 @@ def tuned(tuned_once, monkeypatch):
     return tuned_once
 
 
-@pytest.mark.slow
 def test_tuning_chooses_the_largest_mean_share(tuned):
-    folder, chosen = tuned
+    folder, chosen, asked = tuned
     frame = Runs.kept(folder / "runs.json").frame()
     assert chosen == json.loads((folder / "tuned.json").read_text())
-    assert len(frame) == 4 * 2 * 2 and set(frame.seed) == {101, 102}
+    assert len(frame) == len(asked) == 3 * 2 * 2 and set(frame.seed) == {101, 102}
     for method, arguments in chosen.items():
         own = frame[frame.method == method]
         means = own.groupby("candidate").share.mean()
         assert arguments == settings.candidates(method, 2)[int(means.idxmax())]
     lines = (folder / "table.md").read_text().splitlines()
-    assert sum("**" in line for line in lines) == 4, "one a method"
+    assert sum("**" in line for line in lines) == 3, "one a method"
     assert "nan" not in "\n".join(lines)
+
+
+def test_the_recipe_comes_last_and_stands_on_what_was_chosen(tuned):
+    _, chosen, asked = tuned
+    assert [name for name, _ in asked[-4:]] == 4 * [tuning.LAST_STEP]
+    assert tuning.LAST_STEP not in [name for name, _ in asked[:-4]]
+    for _, given in asked[-4:]:
+        for method in ("logistic", controls.OUR_NETWORK):
+            assert given[method] == chosen[method]
+    assert [given["recipe"] for _, given in asked[-4:]] == SMALL * 2
 
 
 def candidates_of(shares, refused=()):
@@ -479,9 +506,8 @@ def test_reported_seeds_choose_nothing():
     assert TUNING_SEED + 20 <= REPORTED_SEED
 
 
-@pytest.mark.slow
 def test_tuning_goes_on(tuned, monkeypatch):
-    folder, chosen = tuned
+    folder, chosen, _ = tuned
     monkeypatch.setattr(
         tuning._Candidates, "run", lambda *_, **key: pytest.fail(f"{key} runs again")
     )

@@ -66,12 +66,21 @@ def coin(
     seeds: Seeds = None,
     rows: Rows = None,
     epochs: Epochs = None,
-    heads: Annotated[
+    net: Annotated[
         str,
         typer.Option(
-            metavar="marginal|independent", help="Of the network; the paper's are the latter."
+            metavar="paper|ours",
+            help="The paper's network and protocol, or a small one with heads made for coins.",
         ),
-    ] = "marginal",
+    ] = "paper",
+    deploy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="W|best",
+            show_default=False,
+            help="goal_weight of the A/B test; best: by the estimate.  (default: 200)",
+        ),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -91,9 +100,12 @@ def coin(
     start_tensorflow()
     from tfalloc.reproduce import coin as study
 
-    settings = _changed(
-        study.FAST if fast else study.Settings(), rows=rows, epochs=epochs, heads=heads
-    )
+    nets = {"paper": study.PAPER, "ours": study.OURS}
+    if net not in nets:
+        raise ValueError(f"--net {net}: expected one of {list(nets)}.")
+    settings = study.fast(nets[net]) if fast else nets[net]
+    settings = _changed(settings, rows=rows, epochs=epochs)
+    chosen = _weights(weights) or (study.FAST_WEIGHTS if fast else study.WEIGHTS)
     folder, seeds = output or Path("reproduce-coin"), _seeds(seeds, 2 if fast else 4)
     _complete(
         context,
@@ -102,7 +114,8 @@ def coin(
         restart,
         seeds=seeds,
         settings=settings,
-        weights=_weights(weights) or (study.FAST_WEIGHTS if fast else study.WEIGHTS),
+        weights=chosen,
+        deployed=_deployed(deploy, study.DEPLOYED if study.DEPLOYED in chosen else chosen[-1]),
     )
 
 
@@ -145,7 +158,7 @@ def criteo(
         study.study,
         output or Path("reproduce-criteo"),
         restart,
-        seeds=_seeds(seeds, 2 if fast else 5),
+        seeds=_seeds(seeds, 2 if fast else 20),
         settings=settings,
         data=data,
         methods=_names(methods),
@@ -168,6 +181,17 @@ def _weights(given: str | None) -> list[float] | None:
         raise ValueError(
             f"--weights {given}: expected numbers with commas between, such as 0,0.1,1."
         ) from None
+
+
+def _deployed(given: str | None, otherwise: float) -> float | None:
+    if given is None:
+        return otherwise
+    if given == "best":
+        return None
+    try:
+        return float(given)
+    except ValueError:
+        raise ValueError(f"--deploy {given}: expected a goal_weight or best.") from None
 
 
 def _changed(settings: Any, **changes: Any) -> Any:

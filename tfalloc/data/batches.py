@@ -125,7 +125,8 @@ def make_dataset(
 
     def unpack(treatment: Any, targets: Any, *packed: Any) -> tuple[Any, ...]:
         if schema.matrix:
-            features = packed[0]
+            # A trial without features has no component for them.
+            features = packed[0] if packed else tf.zeros([tf.shape(treatment)[0], 0])
         else:
             columns: dict[str, Any] = {}
             if schema.numeric:

@@ -45,7 +45,7 @@ def build_preprocessor(
       exported signature; the keys of the dict stay as they are.
 
     Raises:
-      ValueError: `max_categories` is not positive.
+      ValueError: `max_categories` is not positive, or the trial has no features.
 
     Example:
       >>> import numpy as np
@@ -57,6 +57,8 @@ def build_preprocessor(
     if max_categories < 1:
         raise ValueError(f"max_categories={max_categories}; expected a positive integer.")
     schema, stats = data.schema, data.stats
+    if not schema.kinds:
+        raise ValueError("the trial has no features; expected at least one to predict from.")
     categories = {}
     for name, counts in zip(schema.strings, stats.counts, strict=True):
         # Only values of the training part: categories of the whole trial would leak.

@@ -334,7 +334,7 @@ def _feature_columns(features: Any) -> tuple[dict[str, pd.Series], bool]:
             raise ValueError("features is an empty dict; expected at least one column.")
         return {name: checks.as_series(name, column) for name, column in named.items()}, False
     matrix = np.asarray(features)
-    if matrix.ndim != 2 or matrix.shape[1] == 0:
+    if matrix.ndim != 2:  # one without columns is a trial without features
         raise ValueError(
             f"features has shape {matrix.shape}; expected a matrix [N, F] or a dict of columns."
         )

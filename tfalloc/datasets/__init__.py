@@ -8,9 +8,11 @@ from tfalloc.datasets.criteo_simulations import criteo_outcomes as criteo_outcom
 from tfalloc.datasets.public_trials import criteo as criteo
 from tfalloc.datasets.public_trials import hillstrom as hillstrom
 from tfalloc.datasets.simulations import Simulation as Simulation
+from tfalloc.datasets.simulations import five_arms as five_arms
 from tfalloc.datasets.simulations import produce_coin as produce_coin
-from tfalloc.datasets.simulations import synthetic as synthetic
 from tfalloc.datasets.simulations import well_specified as well_specified
+from tfalloc.datasets.synthetic_trial import synthetic as synthetic
+from tfalloc.datasets.synthetic_trial import synthetic_start as synthetic_start
 
 __all__ = [
     "Simulation",
@@ -18,8 +20,10 @@ __all__ = [
     "criteo_like",
     "criteo_like_parquet",
     "criteo_outcomes",
+    "five_arms",
     "hillstrom",
     "produce_coin",
     "synthetic",
+    "synthetic_start",
     "well_specified",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 from tfalloc.data import RCTData
 
 _FIVE = 5
-_GAIN = 0.38427  # G of `synthetic`
+_GAIN = 0.38427  # G of `five_arms`
 _DOSES = np.array([0.0, 1.0, 2.0])
 _MOST_COINS = 29.0
 _PLATFORMS = np.array(["android", "ios", "web"], object)
@@ -80,7 +80,7 @@ def received(table: np.ndarray, treatment: np.ndarray) -> np.ndarray:
     return np.take_along_axis(table, treatment[:, None], axis=1)[:, 0]
 
 
-def synthetic(num_rows: int = 10_000, seed: int = 0) -> Simulation:
+def five_arms(num_rows: int = 10_000, seed: int = 0) -> Simulation:
     """Simulates a small trial of five arms with features, for examples and tests.
 
     Arm j costs j for certain, all arms are equally likely. With eight independent standard
@@ -105,7 +105,7 @@ def synthetic(num_rows: int = 10_000, seed: int = 0) -> Simulation:
       ValueError: `num_rows` is too small.
 
     Example:
-      >>> simulation = synthetic(num_rows=1000, seed=1)
+      >>> simulation = five_arms(num_rows=1000, seed=1)
       >>> simulation.true_response.shape, simulation.true_cost[0].tolist()
       ((1000, 5), [0.0, 1.0, 2.0, 3.0, 4.0])
     """

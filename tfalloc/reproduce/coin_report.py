@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from tfalloc._files import write_file
 from tfalloc.reproduce import figures, tables
-from tfalloc.reproduce.files import write_text
 from tfalloc.reproduce.runs import Runs
 
 # The online test of Yan et al. 2023, end-to-end against two-stage.
@@ -40,7 +40,7 @@ def relative(online: pd.Series, outcome: str) -> Relative:
     return Relative(b / a - 1.0, b / a * math.hypot(*errors))
 
 
-def chosen_weight(runs: Runs, seeds: int) -> float:
+def best_weight(runs: Runs, seeds: int) -> float:
     """The goal_weight above 0 with the best mean estimate over the first seeds.
 
     Raises:
@@ -59,9 +59,16 @@ def chosen_weight(runs: Runs, seeds: int) -> float:
     return float(means.idxmax())
 
 
-def write(folder: Path, runs: Runs, seeds: int) -> None:
-    """Writes table.md and figure.png of the first `seeds` seeds."""
-    weight = chosen_weight(runs, seeds)
+def write(folder: Path, runs: Runs, seeds: int, weight: float, chosen: bool) -> None:
+    """Writes table.md and figure.png of the first `seeds` seeds.
+
+    Args:
+      folder: where to.
+      runs: offline ones, and online ones of `weight`.
+      seeds: how many.
+      weight: goal_weight of the online test.
+      chosen: whether it is the best by the estimate, or was given.
+    """
     offline = _offline(runs, seeds)
     online = {}
     for calibration in CALIBRATIONS:
@@ -69,9 +76,9 @@ def write(folder: Path, runs: Runs, seeds: int) -> None:
         found = found[found.seed < seeds] if len(found) else found
         if len(found):  # else all were refused, as the table says
             online[calibration] = found
-    write_text(folder / "table.md", _table(runs, offline, online, weight))
+    write_file(folder / "table.md", _table(runs, offline, online, weight, chosen))
     curve, test = figures.panels(1, 2, height=4.2)
-    _draw_curve(curve, offline, weight)
+    _draw_curve(curve, offline, weight, _how(chosen))
     _draw_test(test, online)
     figures.write([curve], folder / "figure.png")
 
@@ -82,7 +89,7 @@ def _offline(runs: Runs, seeds: int) -> pd.DataFrame:
 
 
 def _table(
-    runs: Runs, offline: pd.DataFrame, online: dict[str, pd.DataFrame], weight: float
+    runs: Runs, offline: pd.DataFrame, online: dict[str, pd.DataFrame], weight: float, chosen: bool
 ) -> str:
     size = runs.settings
     means = tables.comparison(offline, "response", reference=0, by="goal_weight")
@@ -116,11 +123,12 @@ def _table(
         "Offline, mean ± standard deviation over seeds on "
         f"{size['fresh']:,} fresh users; differences to goal_weight 0, paired by seed, with 95 % "
         "intervals that allow for the one comparison only:",
+        *_published(size),
         tables.markdown(
             ["goal_weight", "true response", "difference", "estimate from a trial"], curve
         ),
         f"Online: two groups of {size['users']:,} fresh users under the exported models, "
-        f"goal_weight 0 and {weight:g} (best by the estimate), both told to spend "
+        f"goal_weight 0 and {weight:g} ({_how(chosen)}), both told to spend "
         f"{size['budget']:g} per user:",
         tables.markdown(
             [
@@ -139,9 +147,25 @@ def _table(
         "paper's data are not public.",
         f"{offline.seconds.mean():.0f} s a training and its judgement, on average.",
         *tables.refusals(runs.refused),
-        tables.made_by(runs.makers, runs.seconds),
+        tables.made_by(runs.provenance, runs.seconds),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _published(size: dict[str, Any]) -> list[str]:
+    """What the settings have of the paper's protocol; nothing if they are our own."""
+    if "test_share" not in size:
+        return []
+    low, high = size.get("budgets", [size["budget"]] * 2)
+    return [
+        f'The paper\'s protocol: `backbone="{size["backbone"]}"`, Adam {size["learning_rate"]:g}, '
+        f"budget of a step uniform on ({low:g}, {high:g}); trained on {1 - size['test_share']:.0%} "
+        f"of the rows (online: on all), estimates by Eq. 6 and bisection on the others."
+    ]
+
+
+def _how(chosen: bool) -> str:
+    return "best by the estimate" if chosen else "as published"
 
 
 def _compared(online: pd.DataFrame, outcome: str) -> list[str]:
@@ -167,7 +191,7 @@ def _group(test: pd.Series, figure: str) -> str:
     return f"{mean:.5f} ({mean - reach:.5f} … {mean + reach:.5f})"
 
 
-def _draw_curve(axes: Any, offline: pd.DataFrame, weight: float) -> None:
+def _draw_curve(axes: Any, offline: pd.DataFrame, weight: float, how: str) -> None:
     blue, orange, green = figures.PALETTE[:3]
     by = offline.pivot(index="seed", columns="goal_weight", values="response")
     base = by.pop(0)
@@ -181,7 +205,7 @@ def _draw_curve(axes: Any, offline: pd.DataFrame, weight: float) -> None:
     limits = (("perfect targeting", "oracle", "-."), ("everyone alike", "mix", ":"))
     for label, name, style in limits:
         axes.axhline(offline[name].mean(), color=figures.INK, linestyle=style, label=label)
-    axes.axvline(weight, color=green, linestyle=":", linewidth=1.4, label="best by the estimate")
+    axes.axvline(weight, color=green, linestyle=":", linewidth=1.4, label=how)
     axes.set_xscale("log")
     title = "True response at the budget (Fig. 3)"
     figures.name(axes, title, "goal_weight, scale of Eq. 11", "response per user")

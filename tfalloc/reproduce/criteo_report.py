@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tfalloc._files import write_file
 from tfalloc.reproduce import figures, tables
-from tfalloc.reproduce.files import write_text
 from tfalloc.reproduce.runs import Runs
 
 CONTROL = "TSM-SL, paper's net"
@@ -46,7 +46,7 @@ def write(folder: Path, runs: Runs, nets: Mapping[str, str]) -> None:
     frame = frame.sort_values(
         "method", key=lambda names: names.map(place).fillna(len(place)), kind="stable"
     )
-    write_text(folder / "table.md", _table(runs, frame, nets))
+    write_file(folder / "table.md", _table(runs, frame, nets))
     (axes,) = figures.panels(1, 1, width=8.0, height=4.6)
     _draw(axes, runs, frame)
     figures.write([axes], folder / "figure.png")
@@ -104,7 +104,7 @@ def _table(runs: Runs, frame: pd.DataFrame, nets: Mapping[str, str]) -> str:
             "initial weights on one split: intervals and p-values do not allow for other rows."
         ),
         *tables.refusals(runs.refused),
-        tables.made_by(runs.makers, runs.seconds),
+        tables.made_by(runs.provenance, runs.seconds),
     ]
     return "\n\n".join(parts) + "\n"
 

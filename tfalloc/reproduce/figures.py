@@ -15,6 +15,8 @@ from tfalloc.evaluation.figure_style import PALETTE as PALETTE
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+RED = "#C1272D"
+
 
 def require_matplotlib() -> None:
     """Asks for matplotlib before hours of work, not after.

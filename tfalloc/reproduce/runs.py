@@ -3,6 +3,8 @@
     {"settings": {...}, "makers": [{"command", versions ...}],
      "runs": [{"key": {"method": ..., "seed": ...}, "figures": {...}, "seconds": ..., "maker": 0}]}
 
+"maker" is the place of a run's command and versions in the list "makers", its provenance.
+
 A study of many trainings takes hours and will be interrupted. The file is rewritten after every
 run, whole or not at all; a study that is started again with the same settings does what is missing,
 and more seeds extend it. With other settings it refuses, because a table must not mix them.
@@ -18,18 +20,20 @@ import json
 import math
 import os
 import platform
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from tfalloc._version import __version__
-from tfalloc.reproduce.files import alone_in, require_writable, write_text
-from tfalloc.reproduce.progress import StudyProgress
+from tfalloc._files import alone_in, plain, require_writable, versions
+from tfalloc._files import write_file as write_file
 
 Key = Mapping[str, Any]
+# How every file of ours begins. It is the mark by which a directory is known to be a study's.
+_BEGINNING = '{"settings": {'
 
 
 class Runs:
@@ -39,11 +43,13 @@ class Runs:
       path: the file; it is created by the first run.
       settings: what all runs have in common, in JSON's types: rows, epochs, learning rate. What
         only says how many runs there are (seeds, methods) belongs to the keys.
+      products: names of the files that the study writes beside it.
       command: what was typed, to be kept beside the runs it made; None: nothing is.
       restart: throw earlier runs away, once there is one to take their place.
 
     Raises:
-      ValueError: the file holds runs with other settings, or is damaged.
+      ValueError: the file holds runs with other settings, is damaged, or is no study's; or there
+        are `products` without it, which are somebody else's then.
 
     Example:
       >>> import tempfile
@@ -61,18 +67,22 @@ class Runs:
         path: str | os.PathLike[str],
         settings: Mapping[str, Any],
         *,
+        products: Sequence[str] = (),
         command: str | None = None,
         restart: bool = False,
     ):
         self.path = Path(path)
-        self.settings = _plain(settings)
-        self._makers: list[dict[str, Any]] = []
+        self.settings = plain(settings)
+        self._provenance: list[dict[str, Any]] = []
         self._runs: dict[str, dict[str, Any]] = {}
+        self._refuse_foreign(products)
         # What a restart throws away, with the first run that it brings; until then, it is on disk.
-        self._earlier = self._all_earlier() if restart else None
+        self._discarded = self._text() if restart else None
         self._waiting: list[tuple[Key, Mapping[str, Any], float]] = []
         self._load()
-        self._maker = {**({} if command is None else {"command": command}), **versions()}
+        self._own: dict[str, Any] = {} if command is None else {"command": command}
+        self._own |= versions()
+        self._own |= {"machine": platform.machine(), "cores": os.cpu_count()}
 
     @classmethod
     def kept(cls, path: str | os.PathLike[str]) -> Runs:
@@ -85,20 +95,30 @@ class Runs:
           FileNotFoundError: there is none.
           ValueError: the file is damaged.
         """
-        return cls(path, _read(Path(path))[0])
+        return cls(path, _read(Path(path), Path(path).read_text("utf-8"))[0])
+
+    def _text(self) -> str | None:
+        return self.path.read_text("utf-8") if self.path.exists() else None
+
+    def _refuse_foreign(self, products: Sequence[str]) -> None:
+        """Refuses to write where somebody else's files are."""
+        folder = self.path.parent
+        text = self._text()
+        theirs = [name for name in products if os.path.lexists(folder / name)] if not text else []
+        if text and not text.startswith(_BEGINNING):
+            theirs = [self.path.name]
+        if theirs:
+            raise ValueError(
+                f"{folder / theirs[0]} is no study's of tfalloc and would be overwritten; expected "
+                f"a new directory or one with the {self.path.name} of a study: give another output."
+            )
 
     def _load(self) -> None:
         """Takes up what is on disk, which other processes may have written."""
-        if not self.path.exists():
+        text = self._text()
+        if text is None or text == self._discarded:
             return
-        try:
-            settings, makers, runs = _read(self.path)
-        except ValueError:
-            if self._earlier is not None:
-                return
-            raise
-        earlier = self._earlier or {}
-        runs = {name: run for name, run in runs.items() if earlier.get(name) != run}
+        settings, provenance, runs = _read(self.path, text)
         names = dict.fromkeys([*settings, *self.settings])
         changed = [n for n in names if settings.get(n) != self.settings.get(n)]
         count = sum("figures" in run for run in runs.values())
@@ -110,13 +130,7 @@ class Runs:
                 "settings to go on: give them, another output, or --restart (restart=True)."
             )
         # Refusals alone, of other settings, are in nobody's way.
-        self._makers, self._runs = ([], {}) if changed or not runs else (makers, runs)
-
-    def _all_earlier(self) -> dict[str, dict[str, Any]]:
-        try:
-            return _read(self.path)[2]
-        except (FileNotFoundError, ValueError):
-            return {}
+        self._provenance, self._runs = ([], {}) if changed or not runs else (provenance, runs)
 
     def __len__(self) -> int:
         return sum("figures" in run for run in self._runs.values())
@@ -149,17 +163,17 @@ class Runs:
         with alone_in(self.path.parent):
             self._load()
             self._waiting.append((key, result, seconds))
-            if "error" in result and self._earlier:
+            if "error" in result and self._discarded is not None and not self._runs:
                 return  # a refusal takes the place of no earlier run
-            self._earlier = None  # from here on the file is this study's
-            if self._maker not in self._makers:
-                self._makers.append(self._maker)
-            maker = self._makers.index(self._maker)
+            self._discarded = None  # from here on the file is this study's
+            if self._own not in self._provenance:
+                self._provenance.append(self._own)
+            maker = self._provenance.index(self._own)
             for key, result, seconds in self._waiting:
                 if "error" in result and key in self:
                     continue  # another process has brought it
                 run = {"key": key, **result, "seconds": round(seconds, 3), "maker": maker}
-                self._runs[_name(key)] = _plain(run)
+                self._runs[_name(key)] = plain(run)
             self._waiting = []
             self._write()
 
@@ -178,7 +192,7 @@ class Runs:
           work: called as `work(**key)`, gives the figures; a figure "seconds" replaces the time
             that the call took, where it did more than the run itself. Its ValueError is kept in
             place of figures.
-          title: what the progress bar says.
+          title: name of the study, for the line that each run prints on stderr.
           prepare: called as `work` is, with the first key that is missing, for what all runs stand
             on, such as the rows. Its ValueError is no run's: it ends the study before any is made.
 
@@ -192,24 +206,28 @@ class Runs:
             require_writable(self.path)
             if prepare is not None:
                 prepare(**missing[0])
-        with StudyProgress(title, total=len(missing)) as progress:
-            for key in missing:
-                progress.starts(" ".join(str(part) for part in key.values()))
-                self._load()
-                if key in self:
-                    progress.finished("by another process")
-                    continue
+        began = time.monotonic()
+        for done, key in enumerate(missing, 1):
+            self._load()
+            remark = "by another process"
+            if key not in self:
                 start = time.perf_counter()
                 try:
                     figures = dict(work(**key))
                 except ValueError as error:
-                    refusal = error
+                    refusal, remark = error, f"refused: {error}"
                     self._keep(key, {"error": str(error)}, time.perf_counter() - start)
-                    progress.finished(f"refused: {error}")
-                    continue
-                took = time.perf_counter() - start
-                self.add(key, figures, figures.pop("seconds", took))
-                progress.finished()
+                else:
+                    remark, took = "", time.perf_counter() - start
+                    self.add(key, figures, figures.pop("seconds", took))
+            spent = time.monotonic() - began
+            print(
+                f"{title}: {' '.join(str(part) for part in key.values())} ({done}/{len(missing)})  "
+                f"{spent:.0f} s, about {spent / done * (len(missing) - done):.0f} s left"
+                + (f"; {remark}" if remark else ""),
+                file=sys.stderr,
+                flush=True,
+            )
         if refusal is not None and not len(self):
             raise refusal
 
@@ -248,7 +266,7 @@ class Runs:
         Raises:
           ValueError: they differ.
         """
-        now = _plain(arguments)
+        now = plain(arguments)
         for run in self._runs.values():
             before = run.get("figures", {}).get("arguments", {})
             own = all(run["key"].get(name) == value for name, value in where.items())
@@ -265,23 +283,25 @@ class Runs:
         return float(sum(run["seconds"] for run in self._runs.values()))
 
     @property
-    def makers(self) -> list[dict[str, Any]]:
+    def provenance(self) -> list[dict[str, Any]]:
         """Command, versions and machine behind the runs; one entry unless these changed."""
-        return [dict(maker) for maker in self._makers]
+        return [dict(each) for each in self._provenance]
 
     def _write(self) -> None:
         runs = ",\n  ".join(json.dumps(run, ensure_ascii=False) for run in self._runs.values())
         head = ",\n ".join(
             f"{json.dumps(name)}: {json.dumps(part, ensure_ascii=False)}"
-            for name, part in (("settings", self.settings), ("makers", self._makers))
+            for name, part in (("settings", self.settings), ("makers", self._provenance))
         )
-        write_text(self.path, f'{{{head},\n "runs": [\n  {runs}\n ]}}\n')
+        write_file(self.path, f'{{{head},\n "runs": [\n  {runs}\n ]}}\n')
 
 
-def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Settings, makers and runs by the name of their key."""
+def _read(
+    path: Path, text: str
+) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Settings, provenance and runs by the name of their key."""
     try:
-        kept = json.loads(path.read_text("utf-8"))
+        kept = json.loads(text)
         runs = {_name(run["key"]): run for run in kept["runs"]}
         return kept["settings"], list(kept["makers"]), runs
     except (ValueError, KeyError, TypeError) as error:
@@ -296,40 +316,8 @@ def _numbers(figures: Mapping[str, Any]) -> dict[str, Any]:
     return {name: math.nan if value is None else value for name, value in figures.items()}
 
 
-def versions() -> dict[str, Any]:
-    """Versions of what a study's numbers depend on, and the cores that its seconds depend on."""
-    import keras
-    import numpy as np
-    import tensorflow as tf
-
-    return {
-        "tfalloc": __version__,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-    }
-
-
 def _name(key: Key) -> str:
     """The same for keys that are equal, whatever the order of their parts; 1.0 is 1."""
-    plain = _plain(key)
-    whole = {x: int(y) if isinstance(y, float) and y.is_integer() else y for x, y in plain.items()}
+    parts = plain(key).items()
+    whole = {x: int(y) if isinstance(y, float) and y.is_integer() else y for x, y in parts}
     return json.dumps(whole, sort_keys=True)
-
-
-def _plain(value: Any) -> Any:
-    """In JSON's types; what is not finite becomes null, because JSON has no NaN."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(part) for name, part in value.items()}
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -11,6 +11,7 @@ knows nothing of how many methods were compared.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -267,18 +268,18 @@ def refusals(refused: Sequence[tuple[Mapping[str, Any], str]]) -> list[str]:
     return [f"Refused, and not in the table: {named}"] if by else []
 
 
-def made_by(makers: Sequence[Mapping[str, Any]], seconds: float | None = None) -> str:
+def made_by(provenance: Sequence[Mapping[str, Any]], seconds: float | None = None) -> str:
     """The lines under a table: commands, versions and machines of its runs, and their time.
 
     Args:
-      makers: `Runs.makers`.
+      provenance: `Runs.provenance`.
       seconds: of all runs together; None: nothing is said of it.
     """
     commands: dict[str, list[str]] = {}
-    for maker in makers:
-        by = ", ".join(f"{label} {maker[name]}" for name, label in _SOFTWARE.items())
-        typed = commands.setdefault(f"({by}; {maker['cores']} cores, {maker['machine']})", [])
-        typed += [f"`{maker['command']}`"] if "command" in maker else []
+    for each in provenance:
+        by = ", ".join(f"{label} {each[name]}" for name, label in _SOFTWARE.items())
+        typed = commands.setdefault(f"({by}; {each['cores']} cores, {each['machine']})", [])
+        typed += [f"`{each['command']}`"] if "command" in each else []
     parts = ["\n".join([*typed, by]) for by, typed in commands.items()]
     if seconds is not None:
         hours = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
@@ -299,6 +300,7 @@ def student_t_tail(t: float, degrees: float) -> float:
     return 0.5 * float(tf.math.betainc(*ends))
 
 
+@functools.lru_cache(None)
 def student_t_quantile(level: float, degrees: float) -> float:
     """The t whose lower tail is `level`, at least .5, by bisection.
 
