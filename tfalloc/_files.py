@@ -38,8 +38,7 @@ CSV_SUFFIXES = (".csv", ".csv.gz", ".csv.bz2", ".csv.xz", ".csv.zip")
 MARKER = ".tfalloc"
 _MARKED = "tfalloc wrote this directory: when asked to overwrite, it may delete all of it.\n"
 _ROOM = ".tfalloc-new"
-# gs://bucket/name, which `Path` makes gs:/bucket/name of; not C:/name.
-_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -62,10 +61,11 @@ def write_file(path: PathLike, content: str | bytes) -> None:
       ('hello', 1)
     """
     path = Path(path)
+    require_local(path)
     temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        handle = os.open(temporary, _NEW_FILE, 0o666)
     except OSError as error:
         if error.errno in _FULL:
             raise _named(error, temporary, path) from None
@@ -180,12 +180,8 @@ def check_free(target: PathLike, *, overwrite: bool, directory: bool = True) -> 
     Raises:
       ValueError: with what to do instead.
     """
-    if _REMOTE.match(os.fspath(target)):
-        raise ValueError(
-            f"output {os.fspath(target)!r} is remote; expected a local name: write here, then "
-            "copy it."
-        )
     path = Path(target)
+    require_local(path)
     if not os.path.lexists(path):
         return
     if not overwrite:
@@ -200,6 +196,25 @@ def check_free(target: PathLike, *, overwrite: bool, directory: bool = True) -> 
         raise ValueError(
             f"output {path} is a directory that tfalloc did not write (it has no {MARKER} file); "
             "overwriting would delete it: give another name, or delete it yourself."
+        )
+
+
+def require_local(path: PathLike) -> None:
+    """Refuses an output such as gs://bucket/run, which would become a directory "gs:" here.
+
+    Raises:
+      ValueError: the path begins with a scheme.
+
+    Example:
+      >>> require_local(Path("gs://bucket/run"))
+      Traceback (most recent call last):
+        ...
+      ValueError: output 'gs:/bucket/run' is remote; expected a local name: write here, then copy it.
+    """
+    # `Path` makes gs:/bucket/run of it. C:/run is no scheme.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)):
+        raise ValueError(
+            f"output {os.fspath(path)!r} is remote; expected a local name: write here, then copy it."
         )
 
 
@@ -260,6 +275,7 @@ def require_writable(path: PathLike) -> None:
     Raises:
       ValueError: the place is not writable.
     """
+    require_local(path)
     place = Path(path).absolute().parent
     while not place.exists():
         place = place.parent

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -115,12 +117,40 @@ def start_tensorflow(seed: int | None = None) -> None:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     # TensorFlow 2.21 greets on stderr at import whatever the level.
-    with _silent_stderr() if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3" else nullcontext():
+    quiet = _silent_stderr() if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3" else nullcontext()
+    with _signals_wait(), quiet:
         import keras
         import tensorflow  # noqa: F401
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     if seed is not None:
         keras.utils.set_random_seed(seed)
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM wait while modules are imported; the second of them does not wait.
+
+    A module that is half imported fails later and elsewhere, and some swallow the exception.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(n))]
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        signal.raise_signal(received[0])
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import typer
 
 from tfalloc import _files
 from tfalloc._files import is_csv
+from tfalloc._version import __version__
 from tfalloc.cli import console, options
 from tfalloc.cli.console import start_tensorflow
 from tfalloc.training.columns import Columns
@@ -65,8 +66,7 @@ def evaluate(
             f"{data} has treatments {trial.treatment_names}, but the model was trained on "
             f"{run.config.data.treatments}; expected the same."
         )
-    same_file = os.path.abspath(data) == run.config.data.path
-    same_file = same_file and len(trial) == run.config.data.rows
+    same_file = _is_same(trial, data, run.config, columns == run.columns)
     if held_out:
         trial = _held_out(trial, run.config, same_file, data)
     elif same_file:
@@ -124,12 +124,20 @@ def _budgets(text: str | None, config: Config) -> list[float]:
     return [b for part in text.split(",") for b in budget_points(options.parse_budget(part))]
 
 
+def _is_same(trial: RCTData, path: str, config: Config, same_columns: bool) -> bool:
+    """Whether these are the rows of the training: by their content, where that can be compared."""
+    known = config.data
+    if known.fingerprint and same_columns and config.versions.get("tfalloc") == __version__:
+        return trial.fingerprint() == known.fingerprint
+    return os.path.abspath(path) == known.path and len(trial) == known.rows
+
+
 def _held_out(trial: RCTData, config: Config, same_file: bool, path: str) -> RCTData:
     """The rows that training did not see: a row's part is a hash of the seed and its number."""
     if not same_file:
         raise ValueError(
             f"--held-out: {path} is not the file that the model was trained on "
-            f"({config.data.path}, {config.data.rows:,} rows)."
+            f"({config.data.path}, {config.data.rows:,} rows), or has changed since."
         )
     share = config.options.test_share
     return trial.split([1 - share, share], config.options.seed)[1]

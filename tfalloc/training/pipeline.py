@@ -106,6 +106,7 @@ def train(
             rows=len(data),
             feature_kinds=data.feature_kinds,
             treatments=data.treatment_names,
+            fingerprint=data.fingerprint(),
         ),
         columns=None if columns is None else columns.resolved(data),
         options=recipe,

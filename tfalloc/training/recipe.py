@@ -66,7 +66,7 @@ class Recipe:
       >>> Recipe(budget=0.05, epochs=0)
       Traceback (most recent call last):
         ...
-      tfalloc.training.recipe.RecipeError: epochs=0: expected at least 1.
+      tfalloc.training.recipe.RecipeError: epochs=0: expected at least 1, below 2^31.
     """
 
     budget: Budget
@@ -105,8 +105,8 @@ class Recipe:
         for name in ("validation_share", "test_share"):
             self._check(name, lambda x: 0 < x < 1, "a share between 0 and 1")
         for name in ("batch_size", "epochs"):
-            self._check(name, lambda x: x is None or x >= 1, "at least 1")
-        self._check("patience", lambda x: x >= 0, "0 (never stop early) or more")
+            self._check(name, lambda x: x is None or 1 <= x < 2**31, "at least 1, below 2^31")
+        self._check("patience", lambda x: 0 <= x < 2**31, "0 (never stop early) or more")
         self._check("seed", lambda x: 0 <= x < 2**31, "an integer from 0 to 2^31 - 1")
         self._check(
             "goal_scale", lambda x: x in ("normalized", "paper"), "one of normalized, paper"

@@ -39,12 +39,14 @@ class TrialRecord:
       rows: of the whole trial, held-out ones included.
       feature_kinds: feature -> "numeric" or "string".
       treatments: K labels, in order.
+      fingerprint: of the rows, as its columns read them; None: an earlier version wrote the file.
     """
 
     path: str | None
     rows: int
     feature_kinds: dict[str, str]
     treatments: list[str]
+    fingerprint: str | None = None
 
     def __post_init__(self) -> None:
         if not set(self.feature_kinds.values()) <= {"numeric", "string"}:
