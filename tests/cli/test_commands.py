@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,8 +101,22 @@ def test_evaluate_takes_columns_from_the_run(tmp_path: Path, workspace: Workspac
     np.testing.assert_allclose(*mine, rtol=1e-5)
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-@pytest.mark.parametrize("total", [False, True])
+def test_held_out_rows_are_known_by_their_content(tmp_path: Path, workspace: Workspace) -> None:
+    copy, changed = tmp_path / "copy.csv", tmp_path / "changed.csv"
+    shutil.copy(workspace.trial, copy)
+    pd.read_csv(workspace.trial).iloc[::-1].to_csv(changed, index=False)
+    run = tmp_path / "run"
+    shutil.copytree(workspace.run, run)
+    config = json.loads((run / "config.json").read_text())
+    config["data"]["path"] = str(changed)
+    (run / "config.json").write_text(json.dumps(config))
+    refused = invoke("evaluate", run, changed, "--held-out")
+    assert refused.code == 2 and "has changed since" in refused.err
+    done = invoke("evaluate", run, copy, "--held-out")
+    assert done.code == 0 and "held" not in done.err
+
+
+@pytest.mark.parametrize(("suffix", "total"), [(".csv", False), (".parquet", True)])
 def test_allocate_keeps_to_the_budget(
     tmp_path: Path, workspace: Workspace, suffix: str, total: bool
 ) -> None:

@@ -6,7 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from tfalloc.training import Recipe, Run, evaluate
+from tests.workspace import make_frame
+from tfalloc.cli.options import parse_column_or_mapping, parse_list
+from tfalloc.training import Columns, Recipe, Run, evaluate
 from tfalloc.training.run import Mix, read_config
 
 
@@ -81,3 +83,15 @@ def test_the_mix_is_that_of_the_training_rows(workspace):
     for name in ("difference", "difference_low", "response"):
         then = [row[name] if row[name] is not None else np.nan for row in metrics["outcomes"]]
         np.testing.assert_allclose(mine[name], then, rtol=1e-5)
+
+
+def test_labels_with_blanks_are_named(tmp_path):
+    frame = make_frame(300).drop(columns="after")
+    frame["arm"] = np.where(frame.arm == 1, " mail", "none,at all")
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    treatments = parse_list('"none,at all", " mail"')
+    costs = parse_column_or_mapping("--cost", '" mail"=0.5,"none,at all"=0')
+    columns = Columns("arm", "bought", costs, treatments=treatments, features=["x"])
+    data = columns.read(str(tmp_path / "t.csv"))
+    assert data.treatment_names == ["none,at all", " mail"]
+    assert sorted(set(data.cost)) == [0.0, 0.5]
