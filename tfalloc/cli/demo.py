@@ -14,6 +14,7 @@ from tfalloc.cli import console, options
 from tfalloc.cli.console import start_tensorflow
 from tfalloc.training import run as run_files
 from tfalloc.training.recipe import Recipe
+from tfalloc.training.run import SAME_MIX, THIS_MODEL, TWO_STAGE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,8 +30,7 @@ BUDGETS = (0.039, 0.047)
 RECIPE = Recipe(budget=BUDGETS, goal_weight=0.1, monotone=True, patience=5)
 
 ORACLE = "oracle (knows the truth)"
-MODEL, TWO_STAGE, UNTARGETED = "this model", "two-stage model", "same mix for everyone"
-NAMES = {MODEL: "end-to-end", TWO_STAGE: "two-stage"}
+NAMES = {THIS_MODEL: "end-to-end", TWO_STAGE: "two-stage"}
 
 
 def demo(
@@ -111,9 +111,9 @@ def run_demo(folder: Path, *, rows: int, epochs: int, seed: int, jit: bool) -> d
     recipe = dataclasses.replace(RECIPE, epochs=epochs, seed=seed, jit=jit)
     models, histories = {}, {}
     with watcher() as watching:
-        for key, each in ((TWO_STAGE, recipe.two_stage()), (MODEL, recipe)):
+        for key, each in ((TWO_STAGE, recipe.two_stage()), (THIS_MODEL, recipe)):
             models[key], histories[NAMES[key]] = watched_fit(trial, each, NAMES[key], watching)
-    model = models[MODEL]
+    model = models[THIS_MODEL]
     model.save(folder / run_files.MODEL)
     predictions, outcomes = predict_trial(models, fresh.data)
     everyone = held_out.with_baselines(predictions, run_files.Mix.of(trial), rows)
@@ -127,7 +127,7 @@ def run_demo(folder: Path, *, rows: int, epochs: int, seed: int, jit: bool) -> d
     console.out().print()
     console.out().print(_table(table, truths[ORACLE], budget, rows))
     paired = held_out.gain_over(everyone, outcomes, budget, TWO_STAGE)
-    true_gain = float(truths[MODEL].response - truths[TWO_STAGE].response)
+    true_gain = float(truths[THIS_MODEL].response - truths[TWO_STAGE].response)
     _say_what_holds(paired, true_gain, truths)
 
     curves = {NAMES[name]: outcome_curve(*pair, outcomes) for name, pair in predictions.items()}
@@ -141,7 +141,7 @@ def run_demo(folder: Path, *, rows: int, epochs: int, seed: int, jit: bool) -> d
     write_plots(
         folder / run_files.PLOTS,
         curves,
-        curves[NAMES[MODEL]],
+        curves[NAMES[THIS_MODEL]],
         histories,
         budget=budget,
         binary=True,
@@ -186,9 +186,11 @@ def _say_what_holds(paired: dict[str, float], true_gain: float, truths: dict[str
     estimate = f"{paired['difference']:+.3g} ({low:+.3g} … {high:+.3g}), {clear}"
     if paired["difference"] != paired["difference"]:
         estimate = "not known, for these rows show no way to keep one of them within the budget"
-    base = truths[UNTARGETED].response
+    base = truths[SAME_MIX].response
     reach = truths[ORACLE].response - base
-    shares = {NAMES[name]: (truths[name].response - base) / reach for name in (TWO_STAGE, MODEL)}
+    shares = {
+        NAMES[name]: (truths[name].response - base) / reach for name in (TWO_STAGE, THIS_MODEL)
+    }
     if true_gain == 0 and low == high == 0:
         verdict = (
             "end-to-end is the two-stage model: no epoch through the allocation beat it on "

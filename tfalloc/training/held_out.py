@@ -9,10 +9,8 @@ import pandas as pd
 
 from tfalloc.data import RCTData
 from tfalloc.evaluation import Predictions, compare, predict_trial
-from tfalloc.training.run import Mix
+from tfalloc.training.run import CHEAPEST, SAME_MIX, THIS_MODEL, Mix
 
-MODEL, UNTARGETED, CHEAPEST = "this model", "same mix for everyone", "cheapest for everyone"
-TWO_STAGE = "two-stage model"
 
 
 def evaluate(model: Any, data: RCTData, budgets: list[float], mix: Mix) -> pd.DataFrame:
@@ -40,7 +38,7 @@ def evaluate(model: Any, data: RCTData, budgets: list[float], mix: Mix) -> pd.Da
       >>> list(tfalloc.training.evaluate(model, data, [2.0], mix).model)
       ['this model', 'same mix for everyone', 'cheapest for everyone']
     """
-    predictions, outcomes = predict_trial({MODEL: model}, data)
+    predictions, outcomes = predict_trial({THIS_MODEL: model}, data)
     return outcomes_at(with_baselines(predictions, mix, len(data)), outcomes, budgets)
 
 
@@ -60,7 +58,7 @@ def with_baselines(
     response, cost = np.array(mix.response), np.array(mix.cost)
     cheapest = (cost == cost.min()).astype(np.float64)
     same = [np.tile(x, (rows, 1)) for x in (response, cost, cheapest, 0 * cost)]
-    return {**predictions, UNTARGETED: Predictions(*same[:2]), CHEAPEST: Predictions(*same[2:])}
+    return {**predictions, SAME_MIX: Predictions(*same[:2]), CHEAPEST: Predictions(*same[2:])}
 
 
 def outcomes_at(
@@ -68,11 +66,11 @@ def outcomes_at(
 ) -> pd.DataFrame:
     """Outcomes of all policies at all budgets; columns budget, model, then as `compare`.
 
-    Differences are to `UNTARGETED`, paired by row: what targeting adds at the same cost.
+    Differences are to `SAME_MIX`, paired by row: what targeting adds at the same cost.
     """
     tables = []
     for budget in budgets:
-        table = compare(predictions, outcomes, budget=budget, reference=UNTARGETED).reset_index()
+        table = compare(predictions, outcomes, budget=budget, reference=SAME_MIX).reset_index()
         # Giving everybody one arm spends what it spends: it is no policy at this budget.
         table.loc[table.model == CHEAPEST, ["difference", "difference_low", "difference_high"]] = (
             np.nan
@@ -85,8 +83,8 @@ def outcomes_at(
 def gain_over(
     predictions: dict[str, Predictions], outcomes: Any, budget: float, reference: str
 ) -> dict[str, float]:
-    """`MODEL` minus a reference at a budget, with interval and p-value."""
-    both = {reference: predictions[reference], MODEL: predictions[MODEL]}
-    row = compare(both, outcomes, budget=budget, reference=reference).loc[MODEL]
+    """`THIS_MODEL` minus a reference at a budget, with interval and p-value."""
+    both = {reference: predictions[reference], THIS_MODEL: predictions[THIS_MODEL]}
+    row = compare(both, outcomes, budget=budget, reference=reference).loc[THIS_MODEL]
     wanted = ("difference", "difference_low", "difference_high", "difference_stderr", "p_value")
     return {name: float(row[name]) for name in wanted}

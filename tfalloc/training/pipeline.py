@@ -138,24 +138,24 @@ def _train_into(
         return watched_fit(rows, recipe, name, watcher, kept / name.replace(" ", "-"), more)
 
     handed_on = TwoStageWeights(kept / "two-stage.weights")
-    model, history = trained(held_out.MODEL, recipe, handed_on)
-    histories = {held_out.MODEL: history}
-    predictions, outcomes = predict_trial({held_out.MODEL: model}, unseen)
+    model, history = trained(run_files.THIS_MODEL, recipe, handed_on)
+    histories = {run_files.THIS_MODEL: history}
+    predictions, outcomes = predict_trial({run_files.THIS_MODEL: model}, unseen)
     if recipe.compare_two_stage:
         two_stage = model
         if "phase" in history:
             # The first phase of a warm start is two-stage training, with this seed: it has been.
-            histories[held_out.TWO_STAGE] = history[history["phase"] == 1]
+            histories[run_files.TWO_STAGE] = history[history["phase"] == 1]
             ours = model.get_weights()
             if 2 in set(history["phase"]):
                 model.set_weights(handed_on.weights())
         elif recipe.goal_weight == 0:
-            histories[held_out.TWO_STAGE] = history
+            histories[run_files.TWO_STAGE] = history
         else:
-            two_stage, histories[held_out.TWO_STAGE] = trained(
-                held_out.TWO_STAGE, recipe.two_stage()
+            two_stage, histories[run_files.TWO_STAGE] = trained(
+                run_files.TWO_STAGE, recipe.two_stage()
             )
-        predictions.update(predict_trial({held_out.TWO_STAGE: two_stage}, unseen)[0])
+        predictions.update(predict_trial({run_files.TWO_STAGE: two_stage}, unseen)[0])
         if "phase" in history:
             model.set_weights(ours)
     everyone = held_out.with_baselines(predictions, mix, len(unseen))
@@ -174,22 +174,22 @@ def _train_into(
         versus = [
             {
                 "budget": budget,
-                **held_out.gain_over(everyone, outcomes, budget, held_out.TWO_STAGE),
+                **held_out.gain_over(everyone, outcomes, budget, run_files.TWO_STAGE),
             }
             for budget in points
         ]
         metrics["versus_two_stage"] = versus
     curves = {name: outcome_curve(*pair, outcomes) for name, pair in predictions.items()}
     model.save(folder / run_files.MODEL)
-    curves[held_out.MODEL].to_csv(folder / run_files.CURVE, index=False)
+    curves[run_files.THIS_MODEL].to_csv(folder / run_files.CURVE, index=False)
     history.to_csv(folder / run_files.HISTORY, index=False)
     _files.write_json(folder / run_files.CONFIG, dataclasses.asdict(config))
     _files.write_json(folder / run_files.METRICS, metrics)
-    curves[held_out.UNTARGETED] = outcome_curve(*everyone[held_out.UNTARGETED], outcomes)
+    curves[run_files.SAME_MIX] = outcome_curve(*everyone[run_files.SAME_MIX], outcomes)
     write_plots(
         folder / run_files.PLOTS,
         curves,
-        curves[held_out.MODEL],
+        curves[run_files.THIS_MODEL],
         histories,
         budget=points[0],
         binary=rows.response_kind == "binary",

@@ -29,6 +29,10 @@ T = TypeVar("T")
 MODEL, CONFIG, METRICS = "model.keras", "config.json", "metrics.json"
 HISTORY, CURVE, PLOTS = "history.csv", "outcome_curve.csv", "plots"
 
+# Policies as metrics.json and tables name them.
+THIS_MODEL, TWO_STAGE = "this model", "two-stage model"
+SAME_MIX, CHEAPEST = "same mix for everyone", "cheapest for everyone"
+
 
 @dataclasses.dataclass(frozen=True)
 class TrialRecord:
