@@ -209,12 +209,12 @@ def require_local(path: PathLike) -> None:
       >>> require_local(Path("gs://bucket/run"))
       Traceback (most recent call last):
         ...
-      ValueError: output 'gs:/bucket/run' is remote; expected a local name: write here, then copy it.
+      ValueError: output 'gs:/bucket/run' is remote; expected a local name: write here and copy.
     """
     # `Path` makes gs:/bucket/run of it. C:/run is no scheme.
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)):
         raise ValueError(
-            f"output {os.fspath(path)!r} is remote; expected a local name: write here, then copy it."
+            f"output {os.fspath(path)!r} is remote; expected a local name: write here and copy."
         )
 
 

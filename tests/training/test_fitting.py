@@ -9,7 +9,8 @@ import pytest
 from tests.workspace import COLUMNS, QUICK, invoke, make_frame
 from tfalloc.data import RCTData
 from tfalloc.evaluation import compare
-from tfalloc.training import Recipe, Run, fit, pipeline, train
+from tfalloc.training import Recipe, Run, fit, held_out, pipeline, train
+from tfalloc.training import plots as training_plots
 from tfalloc.training.fitting import best_epoch
 
 PLAIN = [*COLUMNS, *QUICK, "--no-warm-start", "--goal-weight", 0, "--budget", 0.5]
@@ -98,3 +99,20 @@ def test_the_first_phase_of_a_warm_start_is_the_two_stage_model(tmp_path, monkey
     mine = compare(pair, unseen, budget=0.5, reference="two-stage model").loc["this model"]
     assert versus["difference"] == pytest.approx(mine["difference"], abs=1e-7)
     assert versus["difference"] != 0
+
+
+def test_the_model_outlives_its_evaluation_and_its_plots(workspace, tmp_path, monkeypatch):
+    def refuses(*arguments, **options):
+        raise ValueError("odd $label$ of $5")
+
+    monkeypatch.setattr(held_out, "compare", refuses)
+    monkeypatch.setattr(training_plots, "plot_training", refuses)
+    result = invoke("train", workspace.trial, *PLAIN, "--output", tmp_path / "run")
+    assert result.code == 0, result.err
+    said = " ".join(result.err.split())
+    assert "no evaluation, for the held-out rows do not allow it: odd" in said
+    assert "no training.png (ValueError: odd $label$ of $5)" in said
+    run = Run.read(tmp_path / "run")
+    assert run.model().num_treatments == 2
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["outcomes"] == [] and metrics["error"] and metrics["epochs_run"] == 2

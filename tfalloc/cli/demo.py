@@ -141,8 +141,8 @@ def run_demo(folder: Path, *, rows: int, epochs: int, seed: int, jit: bool) -> d
     write_plots(
         folder / run_files.PLOTS,
         curves,
-        curves[NAMES[THIS_MODEL]],
         histories,
+        mix_of=NAMES[THIS_MODEL],
         budget=budget,
         binary=True,
         truth=true_curves,

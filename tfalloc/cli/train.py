@@ -108,6 +108,8 @@ def _required(cost: str | dict[str, float] | None) -> str | dict[str, float]:
 
 
 def _print(trained: TrainedRun) -> None:
+    if trained.outcomes.empty:
+        return
     title = f"Expected outcome on {trained.held_out_rows:,} held-out rows"
     console.out().print()
     console.out().print(console.outcome_table(trained.outcomes, title))

@@ -12,7 +12,6 @@ from tfalloc.evaluation import Predictions, compare, predict_trial
 from tfalloc.training.run import CHEAPEST, SAME_MIX, THIS_MODEL, Mix
 
 
-
 def evaluate(model: Any, data: RCTData, budgets: list[float], mix: Mix) -> pd.DataFrame:
     """Outcomes of a model's policy at some budgets, beside those of two that look at nobody.
 

@@ -14,7 +14,7 @@ import pandas as pd
 from tfalloc import _files
 from tfalloc._warn import warn as python_warning
 from tfalloc.data import RCTData
-from tfalloc.evaluation import outcome_curve, predict_trial
+from tfalloc.evaluation import Predictions, outcome_curve, predict_trial
 from tfalloc.models import AllocationModel
 from tfalloc.training import held_out
 from tfalloc.training import run as run_files
@@ -22,7 +22,7 @@ from tfalloc.training.columns import Columns
 from tfalloc.training.fitting import TwoStageWeights, best_epoch, fit
 from tfalloc.training.plots import write_plots
 from tfalloc.training.recipe import Recipe
-from tfalloc.training.run import Run, resumable_directory
+from tfalloc.training.run import SAME_MIX, THIS_MODEL, TWO_STAGE, Run, resumable_directory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,88 +114,114 @@ def train(
     )
     parts = data.split([1 - recipe.test_share, recipe.test_share], recipe.seed)
     config = dataclasses.replace(config, mix=run_files.Mix.of(parts[0]))
-    with resumable_directory(output, overwrite=overwrite, restart=restart, say=watcher.note) as (
-        fresh,
-        kept,
-    ):
-        outcomes, versus, rows = _train_into(fresh, kept, parts, config, watcher)
-    return TrainedRun(Run(Path(output), config), outcomes, versus, rows)
+    work = resumable_directory(output, overwrite=overwrite, restart=restart, say=watcher.note)
+    with work as (fresh, kept):
+        model, histories, weights = _fit_all(parts[0], recipe, kept, watcher)
+        model.save(fresh / run_files.MODEL)
+        histories[THIS_MODEL].to_csv(fresh / run_files.HISTORY, index=False)
+        _files.write_json(fresh / run_files.CONFIG, dataclasses.asdict(config))
+        judged = _judge(fresh, model, weights, parts, config, watcher)
+        metrics = {**_facts(parts, histories[THIS_MODEL]), **judged.metrics()}
+        _files.write_json(fresh / run_files.METRICS, metrics)
+        write_plots(
+            fresh / run_files.PLOTS,
+            judged.curves,
+            histories,
+            mix_of=THIS_MODEL,
+            budget=recipe.budget_points[0],
+            binary=data.response_kind == "binary",
+            warn=watcher.warn,
+        )
+    outcomes = pd.DataFrame() if judged.outcomes is None else judged.outcomes
+    return TrainedRun(Run(Path(output), config), outcomes, judged.versus, len(parts[1]))
 
 
-def _train_into(
-    folder: Path,
-    kept: Path,
-    parts: tuple[RCTData, ...],
-    config: run_files.Config,
-    watcher: Watcher,
-) -> tuple[pd.DataFrame, list[dict[str, float]], int]:
-    """Fits, evaluates on held-out rows, writes."""
-    recipe, mix = config.options, config.mix or run_files.Mix.of(parts[0])
-    points = recipe.budget_points
-    rows, unseen = parts
+def _fit_all(
+    rows: RCTData, recipe: Recipe, kept: Path, watcher: Watcher
+) -> tuple[AllocationModel, dict[str, pd.DataFrame], dict[str, Any]]:
+    """The model, with histories and weights of it and of the two-stage one, if that is wanted."""
 
     def trained(name: str, recipe: Recipe, *more: Any) -> tuple[AllocationModel, pd.DataFrame]:
         return watched_fit(rows, recipe, name, watcher, kept / name.replace(" ", "-"), more)
 
     handed_on = TwoStageWeights(kept / "two-stage.weights")
-    model, history = trained(run_files.THIS_MODEL, recipe, handed_on)
-    histories = {run_files.THIS_MODEL: history}
-    predictions, outcomes = predict_trial({run_files.THIS_MODEL: model}, unseen)
-    if recipe.compare_two_stage:
-        two_stage = model
-        if "phase" in history:
-            # The first phase of a warm start is two-stage training, with this seed: it has been.
-            histories[run_files.TWO_STAGE] = history[history["phase"] == 1]
-            ours = model.get_weights()
-            if 2 in set(history["phase"]):
-                model.set_weights(handed_on.weights())
-        elif recipe.goal_weight == 0:
-            histories[run_files.TWO_STAGE] = history
-        else:
-            two_stage, histories[run_files.TWO_STAGE] = trained(
-                run_files.TWO_STAGE, recipe.two_stage()
-            )
-        predictions.update(predict_trial({run_files.TWO_STAGE: two_stage}, unseen)[0])
-        if "phase" in history:
-            model.set_weights(ours)
-    everyone = held_out.with_baselines(predictions, mix, len(unseen))
-    table = held_out.outcomes_at(everyone, outcomes, points)
+    model, history = trained(THIS_MODEL, recipe, handed_on)
+    histories, weights = {THIS_MODEL: history}, {THIS_MODEL: model.get_weights()}
+    if not recipe.compare_two_stage:
+        return model, histories, weights
+    if "phase" in history:
+        # The first phase of a warm start is two-stage training, with this seed: it has been.
+        histories[TWO_STAGE] = history[history["phase"] == 1]
+        ended_early = 2 not in set(history["phase"])
+        weights[TWO_STAGE] = weights[THIS_MODEL] if ended_early else handed_on.weights()
+    elif recipe.goal_weight == 0:
+        histories[TWO_STAGE], weights[TWO_STAGE] = history, weights[THIS_MODEL]
+    else:
+        two_stage, histories[TWO_STAGE] = trained(TWO_STAGE, recipe.two_stage())
+        weights[TWO_STAGE] = two_stage.get_weights()
+    return model, histories, weights
+
+
+@dataclasses.dataclass
+class _Judged:
+    """What held-out rows say; nothing but the error if they cannot say anything."""
+
+    curves: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
+    outcomes: pd.DataFrame | None = None
+    versus: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    error: str | None = None
+
+    def metrics(self) -> dict[str, Any]:
+        if self.outcomes is None:
+            return {"outcomes": [], "error": self.error}
+        found: dict[str, Any] = {"outcomes": self.outcomes.to_dict("records")}
+        return {**found, "versus_two_stage": self.versus} if self.versus else found
+
+
+def _judge(
+    folder: Path,
+    model: AllocationModel,
+    weights: dict[str, Any],
+    parts: tuple[RCTData, ...],
+    config: run_files.Config,
+    watcher: Watcher,
+) -> _Judged:
+    """Evaluates on the held-out rows; the model is saved whatever they say."""
+    points, unseen = config.options.budget_points, parts[1]
+    predictions: dict[str, Predictions] = {}
+    outcomes: Any = None
+    try:
+        for name, each in weights.items():
+            model.set_weights(each)
+            predicted, outcomes = predict_trial({name: model}, unseen)
+            predictions.update(predicted)
+        everyone = held_out.with_baselines(
+            predictions, config.mix or run_files.Mix.of(parts[0]), len(unseen)
+        )
+        table = held_out.outcomes_at(everyone, outcomes, points)
+        versus: list[dict[str, float]] = []
+        if TWO_STAGE in weights:
+            for budget in points:
+                difference = held_out.gain_over(everyone, outcomes, budget, TWO_STAGE)
+                versus.append({"budget": budget, **difference})
+        shown = {**predictions, SAME_MIX: everyone[SAME_MIX]}
+        curves = {name: outcome_curve(*pair, outcomes) for name, pair in shown.items()}
+    except ValueError as error:
+        watcher.warn(f"no evaluation, for the held-out rows do not allow it: {error}")
+        return _Judged(error=str(error))
+    curves[THIS_MODEL].to_csv(folder / run_files.CURVE, index=False)
+    return _Judged(curves, table, versus)
+
+
+def _facts(parts: tuple[RCTData, ...], history: pd.DataFrame) -> dict[str, Any]:
     best = best_epoch(history)
-    metrics: dict[str, Any] = {
-        "held_out_rows": len(unseen),
-        "training_rows": len(rows),
+    return {
+        "held_out_rows": len(parts[1]),
+        "training_rows": len(parts[0]),
         "epochs_run": len(history),
         "best_epoch": int(best["epoch"]),
         "validation": {name: float(best[name]) for name in best.index if name != "epoch"},
-        "outcomes": table.to_dict("records"),
     }
-    versus: list[dict[str, float]] = []
-    if recipe.compare_two_stage:
-        versus = [
-            {
-                "budget": budget,
-                **held_out.gain_over(everyone, outcomes, budget, run_files.TWO_STAGE),
-            }
-            for budget in points
-        ]
-        metrics["versus_two_stage"] = versus
-    curves = {name: outcome_curve(*pair, outcomes) for name, pair in predictions.items()}
-    model.save(folder / run_files.MODEL)
-    curves[run_files.THIS_MODEL].to_csv(folder / run_files.CURVE, index=False)
-    history.to_csv(folder / run_files.HISTORY, index=False)
-    _files.write_json(folder / run_files.CONFIG, dataclasses.asdict(config))
-    _files.write_json(folder / run_files.METRICS, metrics)
-    curves[run_files.SAME_MIX] = outcome_curve(*everyone[run_files.SAME_MIX], outcomes)
-    write_plots(
-        folder / run_files.PLOTS,
-        curves,
-        curves[run_files.THIS_MODEL],
-        histories,
-        budget=points[0],
-        binary=rows.response_kind == "binary",
-        warn=watcher.warn,
-    )
-    return table, versus, len(unseen)
 
 
 def watched_fit(

@@ -15,9 +15,9 @@ from tfalloc.training.fitting import best_epoch
 def write_plots(
     folder: Path,
     curves: Mapping[str, pd.DataFrame],
-    mix: pd.DataFrame,
     histories: Mapping[str, pd.DataFrame],
     *,
+    mix_of: str,
     budget: float,
     binary: bool,
     truth: Any = None,
@@ -29,9 +29,9 @@ def write_plots(
 
     Args:
       folder: where; made if it does not exist.
-      curves: {name: `outcome_curve` table}.
-      mix: the table whose treatment shares are shown.
+      curves: {name: `outcome_curve` table}; without any, only the training is drawn.
       histories: {name: one row per epoch}.
+      mix_of: name of the curve whose mix of treatments is shown.
       budget: cost per user to mark.
       binary: whether responses are probabilities.
       truth: `true_curve` tables, in a simulation.
@@ -54,12 +54,12 @@ def write_plots(
         )
 
     def treatment_mix(path: Path) -> None:
-        plot_treatment_mix(mix, budget=budget, title="Who gets what", path=path)
+        plot_treatment_mix(curves[mix_of], budget=budget, title="Who gets what", path=path)
 
     def training(path: Path) -> None:
         plot_training(histories, path)
 
-    for draw in (outcome_curve, treatment_mix, training):
+    for draw in (outcome_curve, treatment_mix, training) if curves else (training,):
         path = folder / f"{draw.__name__}.png"
         try:
             draw(path)
