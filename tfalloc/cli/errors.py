@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 import traceback
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -59,6 +60,7 @@ def run(command: Callable[[], Any]) -> int:
     _open_streams()
     with suppress(ValueError, OSError):  # not in the main thread, or not on this system
         signal.signal(signal.SIGTERM, _terminate)
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         command()
         code = 0
@@ -104,6 +106,11 @@ def report(error: BaseException) -> int:
     if not os.environ.get(TRACEBACK_VARIABLE):
         traceback.print_exception(type(error), error, error.__traceback__)
     return BUG
+
+
+def _show_warning(message: Any, *where: Any) -> None:
+    """A warning of a library is a line like those of the command."""
+    _say(f"warning: {one_line(str(message))}")
 
 
 def _terminate(number: int, frame: Any) -> None:

@@ -14,7 +14,6 @@ from tfalloc._files import is_csv
 from tfalloc._version import __version__
 from tfalloc.cli import console, options
 from tfalloc.cli.console import start_tensorflow
-from tfalloc.training.columns import Columns
 from tfalloc.training.recipe import budget_points
 from tfalloc.training.run import Config, Run
 
@@ -37,6 +36,9 @@ def evaluate(
     cost: Annotated[str | None, typer.Option(metavar="COL|MAPPING", help="As in `train`.")] = None,
     propensity: options.Propensity = None,
     weight: options.Weight = None,
+    positive: options.Positive = None,
+    cluster: options.Cluster = None,
+    na: options.Na = None,
     held_out: Annotated[
         bool,
         typer.Option("--held-out", help="Only the share that `train` held out of this same file."),
@@ -52,7 +54,18 @@ def evaluate(
         _files.require_writable(output)
     run = Run.read(directory)
     is_csv(data)
-    columns = _columns(run.columns, treatment, response, cost, propensity, weight)
+    given = {
+        "treatment": treatment,
+        "response": response,
+        "cost": options.parse_column_or_mapping("--cost", cost),
+        "propensity": options.parse_column_or_mapping("--propensity", propensity),
+        "weight": weight,
+        "positive": positive,
+        "cluster": cluster,
+        "na": options.parse_list(na),
+    }
+    changes: Any = {name: value for name, value in given.items() if value is not None}
+    columns = dataclasses.replace(run.columns, **changes)
     budgets = _budgets(budget, run.config)
     console.note("starting TensorFlow …")
     start_tensorflow()
@@ -97,25 +110,6 @@ def evaluate(
     with _files.new_file(output, overwrite=overwrite) as file:
         _files.write_json(file, numbers)
     console.out().print(f"numbers are in {output}", markup=False, soft_wrap=True)
-
-
-def _columns(
-    columns: Columns,
-    treatment: str | None,
-    response: str | None,
-    cost: str | None,
-    propensity: str | None,
-    weight: str | None,
-) -> Columns:
-    given = {
-        "treatment": treatment,
-        "response": response,
-        "cost": options.parse_column_or_mapping("--cost", cost),
-        "propensity": options.parse_column_or_mapping("--propensity", propensity),
-        "weight": weight,
-    }
-    changes: Any = {name: value for name, value in given.items() if value is not None}
-    return dataclasses.replace(columns, **changes)
 
 
 def _budgets(text: str | None, config: Config) -> list[float]:

@@ -37,8 +37,33 @@ def evaluate(model: Any, data: RCTData, budgets: list[float], mix: Mix) -> pd.Da
       >>> list(tfalloc.training.evaluate(model, data, [2.0], mix).model)
       ['this model', 'same mix for everyone', 'cheapest for everyone']
     """
-    predictions, outcomes = predict_trial({THIS_MODEL: model}, data)
+    predictions, outcomes = predict(model, {THIS_MODEL: model.get_weights()}, data)
     return outcomes_at(with_baselines(predictions, mix, len(data)), outcomes, budgets)
+
+
+def predict(
+    model: Any, weights: dict[str, Any], data: RCTData
+) -> tuple[dict[str, Predictions], dict[str, Any]]:
+    """Predictions of one model with several sets of weights, and the trial's outcomes.
+
+    Args:
+      model: an `AllocationModel`; the last of the weights stay in it.
+      weights: {name: what `get_weights` gives}.
+      data: the rows, in memory or streamed.
+
+    Returns:
+      As `tfalloc.evaluation.predict_trial`; outcomes have "cluster" too, if the trial has clusters.
+    """
+    predictions: dict[str, Predictions] = {}
+    outcomes: dict[str, Any] = {}
+    for name, each in weights.items():
+        model.set_weights(each)
+        found, outcomes = predict_trial({name: model}, data)
+        predictions.update(found)
+    cluster = data.cluster  # read from disk, if the trial is streamed
+    if cluster is not None:
+        outcomes["cluster"] = cluster
+    return predictions, outcomes
 
 
 def with_baselines(
@@ -67,9 +92,11 @@ def outcomes_at(
 
     Differences are to `SAME_MIX`, paired by row: what targeting adds at the same cost.
     """
-    tables = []
+    tables, cluster = [], outcomes.get("cluster")
     for budget in budgets:
-        table = compare(predictions, outcomes, budget=budget, reference=SAME_MIX).reset_index()
+        table = compare(
+            predictions, outcomes, budget=budget, reference=SAME_MIX, cluster=cluster
+        ).reset_index()
         # Giving everybody one arm spends what it spends: it is no policy at this budget.
         table.loc[table.model == CHEAPEST, ["difference", "difference_low", "difference_high"]] = (
             np.nan
@@ -84,6 +111,9 @@ def gain_over(
 ) -> dict[str, float]:
     """`THIS_MODEL` minus a reference at a budget, with interval and p-value."""
     both = {reference: predictions[reference], THIS_MODEL: predictions[THIS_MODEL]}
-    row = compare(both, outcomes, budget=budget, reference=reference).loc[THIS_MODEL]
+    table = compare(
+        both, outcomes, budget=budget, reference=reference, cluster=outcomes.get("cluster")
+    )
+    row = table.loc[THIS_MODEL]
     wanted = ("difference", "difference_low", "difference_high", "difference_stderr", "p_value")
     return {name: float(row[name]) for name in wanted}

@@ -14,7 +14,7 @@ import pandas as pd
 from tfalloc import _files
 from tfalloc._warn import warn as python_warning
 from tfalloc.data import RCTData
-from tfalloc.evaluation import Predictions, outcome_curve, predict_trial
+from tfalloc.evaluation import outcome_curve
 from tfalloc.models import AllocationModel
 from tfalloc.training import held_out
 from tfalloc.training import run as run_files
@@ -188,13 +188,8 @@ def _judge(
 ) -> _Judged:
     """Evaluates on the held-out rows; the model is saved whatever they say."""
     points, unseen = config.options.budget_points, parts[1]
-    predictions: dict[str, Predictions] = {}
-    outcomes: Any = None
     try:
-        for name, each in weights.items():
-            model.set_weights(each)
-            predicted, outcomes = predict_trial({name: model}, unseen)
-            predictions.update(predicted)
+        predictions, outcomes = held_out.predict(model, weights, unseen)
         everyone = held_out.with_baselines(
             predictions, config.mix or run_files.Mix.of(parts[0]), len(unseen)
         )
@@ -205,7 +200,10 @@ def _judge(
                 difference = held_out.gain_over(everyone, outcomes, budget, TWO_STAGE)
                 versus.append({"budget": budget, **difference})
         shown = {**predictions, SAME_MIX: everyone[SAME_MIX]}
-        curves = {name: outcome_curve(*pair, outcomes) for name, pair in shown.items()}
+        curves = {
+            name: outcome_curve(*pair, outcomes, cluster=outcomes.get("cluster"))
+            for name, pair in shown.items()
+        }
     except ValueError as error:
         watcher.warn(f"no evaluation, for the held-out rows do not allow it: {error}")
         return _Judged(error=str(error))

@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from tfalloc import _files
 from tfalloc.training.columns import Columns
@@ -23,8 +23,6 @@ from tfalloc.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from tfalloc.data import RCTData
-
-T = TypeVar("T")
 
 MODEL, CONFIG, METRICS = "model.keras", "config.json", "metrics.json"
 HISTORY, CURVE, PLOTS = "history.csv", "outcome_curve.csv", "plots"
@@ -174,26 +172,12 @@ def read_config(path: Path) -> Config:
       ValueError: it is damaged, or a value is absent or of the wrong type.
     """
     try:
-        return read_validated(path, Config)
+        return _files.parse_json(path.read_bytes(), Config)
     except (ValueError, OSError) as error:
         raise ValueError(
             f"cannot read {path} ({error}); expected the file that `tfalloc train` wrote: it is "
             "damaged or was edited."
         ) from error
-
-
-def read_validated(path: Path, kind: type[T]) -> T:
-    """Reads JSON into a dataclass, without converting types.
-
-    Args:
-      path: the file.
-      kind: the dataclass; keys that it does not know are left out.
-
-    Raises:
-      OSError: the file cannot be read.
-      ValueError: it is no JSON, or a value is absent or of the wrong type: the first one.
-    """
-    return _files.parse_json(path.read_bytes(), kind)
 
 
 @contextmanager
