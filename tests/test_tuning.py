@@ -49,7 +49,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
-    return run(data, trials=3, storage=tmp_path_factory.mktemp("whole"), holdout=0.2)
+    return run(data, trials=2, storage=tmp_path_factory.mktemp("whole"), holdout=0.2)
 
 
 class TestTable:
@@ -82,7 +82,7 @@ class TestTable:
         assert fresh.trial["two-stage"] == 0 and fresh.trial.iloc[-1] == whole.best
 
     def test_a_model_that_is_not_there(self, whole):
-        with pytest.raises(ValueError, match=r"trial 7 has no model; expected one of \[0, 1, 2\]"):
+        with pytest.raises(ValueError, match=r"trial 7 has no model; expected one of \[0, 1\]"):
             whole.model(7)
 
 
@@ -151,6 +151,45 @@ class TestResume:
                 run(data, trials=3, storage=tmp_path, **options)
         with pytest.raises(ValueError, match="with validation response"):
             run(make_trial(4000, seed=1), trials=3, storage=tmp_path)
+
+
+@pytest.mark.usefixtures("quick")
+class TestFiles:
+    def test_damaged_and_foreign_folders_are_refused(self, data, tmp_path):
+        file, damaged, foreign = tmp_path / "file", tmp_path / "damaged", tmp_path / "foreign"
+        file.write_text("")
+        for folder in (damaged, foreign):
+            folder.mkdir()
+        (damaged / "study.db").write_bytes(b"no database" * 1000)
+        (foreign / "trial_0.keras").write_text("precious")
+        for folder, message in (
+            (file, "is a file; expected a folder"),
+            (damaged, r"study.db cannot be read as a study \(DatabaseError\)"),
+            (foreign, "holds trial_0.keras but no study"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                run(data, trials=1, storage=folder)
+        assert (foreign / "trial_0.keras").read_text() == "precious"
+
+    def test_a_study_of_another_program(self, data, tmp_path):
+        record = optuna.create_study(
+            storage=f"sqlite:///{tmp_path / 'study.db'}", study_name="tfalloc", direction="maximize"
+        )
+        record.set_user_attr("rows", "many")
+        record._storage.remove_session()
+        with pytest.raises(ValueError, match="holds a study with seed None, not 0"):
+            run(data, trials=1, storage=tmp_path)
+
+    def test_damaged_files_of_a_trial(self, data, tmp_path):
+        result = run(data, trials=2, storage=tmp_path)
+        with pytest.raises(ValueError, match="trial_0.keras is missing or damaged"):
+            result.model(0)  # Quick's are no models
+        (tmp_path / "trial_1.npz").write_bytes((tmp_path / "trial_1.npz").read_bytes()[:100])
+        with pytest.raises(ValueError, match="trial_1.npz is missing or damaged"):
+            run(data, trials=2, storage=tmp_path)
+        (tmp_path / "trial_1.npz").unlink()
+        with pytest.raises(ValueError, match="trial_1.npz is missing or damaged"):
+            run(data, trials=2, storage=tmp_path)
 
 
 class TestFailures:
@@ -288,6 +327,9 @@ class TestSettings:
         [
             ({"epoch": 3}, "setting 'epoch' is not known"),
             ({"goal_weight": 1.0}, "the control has 0"),
+            ({"trials": 0}, "trials=0: expected an integer of at least 1"),
+            ({"first": [{"gaol_weight": 1.0}]}, "the space may not draw 'gaol_weight'"),
+            ({"first": [{"goal_weight": 1.0}], "space": None}, "may not draw 'goal_weight'"),
             ({"budget": None}, "expected one cost per user, or a range"),
             ({"validation": 0.9, "holdout": 0.2}, "shares of the data that leave some"),
             ({"validation": 0.0}, "shares of the data that leave some"),

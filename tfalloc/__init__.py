@@ -21,12 +21,15 @@ import os
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from tfalloc import _keras_names
 from tfalloc._backend import require_tensorflow
 from tfalloc._version import __version__
 
 # Before TensorFlow loads: notes on CPU features and absent GPUs are not worth a line each; warnings
 # and errors stay. A setting of the user's own wins.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+
+_keras_names.register()
 
 _MODULES = (
     "baselines",

@@ -40,3 +40,9 @@ def test_members_of_other_arms_are_refused():
         ValueError, match=r"members\[1\] predicts \(500, 3\).*the same rows and arms"
     ):
         baselines.Average(members).predict(trials[0])
+
+
+def test_options_that_no_member_takes_are_refused():
+    members = [baselines.per_arm_logistic(), baselines.Average([baselines.per_arm_logistic()])]
+    with pytest.raises(ValueError, match=r"\['epochs'\]: no member is a Keras model"):
+        baselines.Average(members).fit(known_trial(500).data, epochs=3)

@@ -32,7 +32,10 @@ BASELINES = {
     "average": lambda arms: baselines.Average([baselines.per_arm_logistic(C) for C in (0.1, 1.0)]),
 }
 CASES = [
-    (name, arms) for name in BASELINES for arms in (2, 3) if (name, arms) != ("direct_rank", 3)
+    *(("per_arm_logistic", arms) for arms in (2, 3)),
+    *(("drp", arms) for arms in (2, 3)),  # by two losses
+    ("direct_rank", 2),
+    *((name, 3) for name in ("spline_logistic", "single", "ordered", "dfcl", "average")),
 ]
 
 
@@ -99,7 +102,7 @@ def test_saved_and_loaded(fitted, tmp_path):
         loaded = keras.saving.load_model(tmp_path / "model.keras")
         configs = [each.get_config() for each in (model, loaded)]
         for config in configs:
-            assert config.pop("preprocessor")["class_name"] == "Functional"
+            assert config.pop("preprocessor")["class_name"] == "Preprocessor"
         assert type(loaded) is type(model) and configs[0] == configs[1]
         assert loaded._objective.to_config() == model._objective.to_config()
     np.testing.assert_array_equal(loaded.score(data), model.score(data))

@@ -109,15 +109,18 @@ def test_gradients_keep_the_contract(gradient, jit_compile):
     assert 0 < float(one.goal) < 1 and float(one.alpha) > 0
     two = gradient(*columns, *rest, 0.7, propensity=propensity / 2)
     np.testing.assert_allclose(one.d_response, two.d_response, rtol=1e-5, atol=1e-7)
-    spec = [tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in (*columns, *rest)]
+    arguments = [*columns, *rest, tf.constant(propensity, tf.float32)]
+    spec = [tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in arguments]
     compiled = tf.function(
-        lambda *a: gradient(*a, 0.7), input_signature=spec, jit_compile=jit_compile
+        lambda *a: gradient(*a[:5], 0.7, propensity=a[5]),
+        input_signature=spec,
+        jit_compile=jit_compile,
     )
-    for plain, fast in zip(gradient(*columns, *rest, 0.7), compiled(*columns, *rest), strict=True):
+    for plain, fast in zip(one, compiled(*arguments), strict=True):
         np.testing.assert_allclose(plain, fast, rtol=1e-4, atol=1e-6)
     net = {price: net_value(value, cost, t, y, z, propensity, price, decided) for price in (0, 0.3)}
     for _ in range(8):
-        moved = gradient(*columns, *rest, 0.7, propensity=propensity)
+        moved = compiled(*columns, *arguments[2:])
         columns[0] += 0.05 * tf.sign(moved.d_response)
         columns[1] += 0.05 * tf.sign(moved.d_cost)
     for price, before in net.items():
@@ -139,7 +142,12 @@ def test_training_ranks_users_by_their_true_ratio():
 def test_weight_0_is_two_stage():
     known = known_trial(1000)
     model = baselines.DFCL(2, "small", weight=0.0)
-    logs = model.fit(known.data, batch_size=200, epochs=1, verbose=0).history
+    model._compile_for(known.data, None)  # what `fit` does by itself
+    low, high = known.data.arm_moments("cost").mean
+    middle = (0.75 * low + 0.25 * high, 0.25 * low + 0.75 * high)
+    assert model.get_compile_config()["budget"] == pytest.approx(middle)
+    model.compile(budget=0.4, jit_compile=False)
+    logs = model.fit(known.data, batch_size=400, epochs=1, verbose=0).history
     assert "goal" not in logs and "val_goal" in logs
 
 
@@ -152,6 +160,10 @@ def test_bad_input_is_refused():
         baselines.DFCL(2, prices=[])
     with pytest.raises(ValueError, match="temperature=0"):
         baselines.DFCL(2, loss="mer", temperature=0)
+    with pytest.raises(ValueError, match="temperature=2.0 with loss='pl'.*for loss='mer' only"):
+        baselines.DFCL(2, loss="pl", temperature=2.0)
+    with pytest.raises(ValueError, match="min_gap=0.1 with loss='mer'.*for loss='ifd' only"):
+        baselines.DFCL(2, loss="mer", min_gap=0.1)
     with pytest.raises(ValueError, match="min_gap=-1"):
         baselines.DFCL(2, min_gap=-1)
     with pytest.raises(ValueError, match="num_prices=0"):

@@ -1,6 +1,9 @@
 """`TwoStage` and its ready-made controls against the learners themselves and known truth."""
 
+from decimal import Decimal
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.baselines.trials import known_trial
@@ -8,6 +11,7 @@ from tfalloc import baselines
 from tfalloc.baselines.learners import OrderedArms
 from tfalloc.data import RCTData
 from tfalloc.data.preprocessing import build_preprocessor
+from tfalloc.models import AllocationModel
 from tfalloc.models.matrix_batches import as_batches, joined
 
 linear = pytest.importorskip("sklearn.linear_model")
@@ -71,6 +75,15 @@ def test_spline_of_as_many_columns_as_arms_has_a_curve_through_every_arm():
     np.testing.assert_allclose(columns, expected, rtol=1e-6)
 
 
+def test_two_arms_are_ranked_by_the_ratio_of_uplifts():
+    """Yan et al. 2023, Section 4.3, what Table 1 calls TSM-SL."""
+    known = known_trial(2_000)
+    model = baselines.per_arm_logistic().fit(known.data)
+    uplift = {name: np.diff(x)[:, 0] for name, x in model.predict(known.data).items()}
+    assert np.all(uplift["cost"] > 0)
+    np.testing.assert_allclose(model.score(known.data), uplift["response"] / uplift["cost"])
+
+
 def test_known_costs_are_not_learned():
     known = known_trial(arms=3, cost="fixed")
     predicted = baselines.per_arm_logistic().fit(known.data).predict(known.data)
@@ -123,6 +136,37 @@ def test_streamed_rows_give_the_same(tmp_path):
     one, two = (baselines.per_arm_logistic().fit(x).predict(data) for x in (data, streamed))
     for name in one:
         np.testing.assert_allclose(one[name], two[name], rtol=1e-4)
+
+
+def test_raw_features_of_odd_kinds_give_what_the_trial_s_rows_give():
+    rng, n = np.random.default_rng(0), 400
+    columns = {
+        "x0": rng.normal(size=n),
+        "flag": pd.array(rng.choice([True, False, None], n), dtype="boolean"),
+        "town": rng.choice(np.array(["a", "b", None], object), n),
+        3: rng.integers(0, 5, n),
+        "paid": [Decimal(int(x)) for x in rng.integers(0, 4, n)],
+    }
+    frame = pd.DataFrame(columns).assign(t=np.arange(n) % 2, y=rng.integers(0, 2, n))
+    frame["z"] = frame["t"] * rng.random(n)
+    data = RCTData.from_frame(frame, treatment="t", response="y", cost="z", missing="indicator")
+    model = baselines.per_arm_logistic().fit(data)
+    expected = model.predict(data)["response"]
+    assert np.ptp(expected) > 0.05
+    other = frame[list(columns)[::-1]].assign(id=np.arange(n))
+    other.insert(0, "extra", 1.0)
+    for features in (frame[list(columns)], other, {name: other[name] for name in other}):
+        np.testing.assert_array_equal(model.predict(features)["response"], expected)
+    # Imitation takes the same way.
+    imitated = []
+    for x in (data, other):
+        student = AllocationModel(2, "small", seed=0)
+        student.compile(jit_compile=False)
+        student.adapt(data)
+        student.imitate(x, model.predict(data), epochs=1, batch_size=200, verbose=0)
+        imitated.append(student.get_weights())
+    for one, two in zip(*imitated, strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 class Rates:

@@ -61,7 +61,7 @@ def test_layer_is_the_definition():
     assert np.all(found[:, 2] == 0)  # a constant says nothing
 
 
-@pytest.mark.parametrize("bins", [1, 2.5, True, "many"])
+@pytest.mark.parametrize("bins", [1, 2.5, True, "many", float("nan"), float("inf"), [4]])
 def test_bins_are_checked(bins):
     with pytest.raises(ValueError, match="bins="):
         tfalloc.AllocationModel(2, bins=bins)
@@ -81,6 +81,38 @@ def test_a_backbone_of_ones_own_is_told_the_width_with_bins():
     own = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
     with pytest.raises(ValueError, match=r"backbone takes 3 features.*15 after.*bins=4"):
         build_network(3, 2, own, bins=4)
+
+
+@pytest.mark.parametrize("name", ["features", "encoding", "encoded", "heads", "linear", "raw"])
+def test_a_backbone_may_have_any_name(name):
+    own = keras.Sequential([keras.Input((15,)), keras.layers.Dense(4)], name=name)
+    network = build_network(3, 2, own, bins=4, linear=True)
+    assert network(np.zeros((2, 3))).shape == (2, 2)
+    assert isinstance(encoding_of(network), PiecewiseLinear)
+    own = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)], name=name)
+    assert encoding_of(build_network(3, 2, own)) is None
+
+
+def test_the_paper_s_network():
+    """Yan et al. 2023, Section 4.3: 512-256-128-64, heads 32-1, ReLU then batch norm, He."""
+    network = build_network(20, 4, "paper", seed=0)
+    layers = network.layers[1:]
+    assert [layer.name for layer in layers] == [
+        *(f"trunk{part}_{i}" for i in range(4) for part in ("", "_norm")),
+        "heads",
+    ]
+    heads = layers[-1]
+    dense = [*layers[:-1:2], heads.hidden]
+    assert [layer.units for layer in dense] == [512, 256, 128, 64, 4 * 32]
+    widths = [20, 512, 256, 128, 64]
+    for layer, width in zip(dense, widths, strict=True):
+        assert layer.activation is keras.activations.relu
+        assert np.std(layer.kernel) == pytest.approx(np.sqrt(2 / width), rel=0.05)
+        assert not np.any(layer.bias)
+    for layer in [*layers[1:-1:2], heads.norm]:
+        assert isinstance(layer, keras.layers.BatchNormalization)
+    # The departure: the last layer is small, so that predictions start at the trial's rates.
+    assert heads.kernel.shape == (4, 32) and np.std(heads.kernel) == pytest.approx(0.002, rel=0.2)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from scipy.interpolate import BSpline
 from scipy.optimize import minimize
 
 from tests.models.trials import RISING, trial
-from tfalloc.models.heads import Heads, check_loss
+from tfalloc.data import RCTData
+from tfalloc.models.heads import Heads, check_loss, choose_cost_head
 from tfalloc.models.heads.distributions import Arms, Scales, isotonic, row_loss
 from tfalloc.models.heads.spline import spline_basis
 
@@ -261,25 +262,61 @@ def test_means_out_of_range_are_pulled_back(loss):
         assert above == pytest.approx(0.01 / 0.01, rel=1e-4)
 
 
-@pytest.mark.parametrize("head", ["nonnegative", "hurdle", "real"])
-@pytest.mark.parametrize("arrangement", ["independent", "marginal"])
-def test_losses_have_no_unit(arrangement, head):
-    """The same trial in cents and in euros gives the same errors at the same raw outputs."""
-    kind = (arrangement, False, head, "nonnegative")
-    names = {"nonnegative": ["squared_error", "poisson"], "hurdle": ["gamma"]}
-    for loss in names.get(head, [None]):
-        found = []
-        for unit in (1.0, 100.0):
-            heads = make(*kind)
-            data = trial(head, "nonnegative", RISING, unit=unit)
-            heads.use_losses(response_loss=loss)
-            heads.start_from(data.arm_moments("response"), data.arm_moments("cost"))
-            raw = np.random.default_rng(0).normal(size=(100, heads.num_outputs))
-            targets = (data.treatment[:100], data.response[:100], data.cost[:100])
-            rows = heads.errors(raw, *targets)
-            # Poisson's constant depends on the unit through y log y, gamma's through nothing.
-            found.append([np.asarray(rows["response"]), np.asarray(rows["cost"])])
-        np.testing.assert_allclose(found[0], found[1], rtol=2e-3, atol=2e-3)
+UNITLESS = [k for k in KINDS if k[2] != "binary" and k[3] != "binary"]
+
+
+@pytest.mark.parametrize("kind", UNITLESS, ids=str)
+def test_a_model_has_no_unit(kind):
+    """Outcomes in other units start and train alike: floors are relative."""
+    data = trial(kind[2], kind[3], rows=600, amounts=AMOUNTS)
+    raw = np.random.default_rng(0).normal(size=(100, make(*kind).num_outputs))
+    raw = tf.constant(raw, tf.float32)
+
+    def found(loss, response_unit, cost_unit):
+        y, z = data.response * response_unit, data.cost * cost_unit
+        here = RCTData(data.features, data.treatment, y, z)
+        amounts = None
+        if kind[3] == "on_response":
+            amounts = np.array(AMOUNTS) * cost_unit / response_unit
+        heads = Heads(5, kind[2], kind[3], kind[0], kind[1], amounts)
+        heads.use_losses(response_loss=loss)
+        heads.start_from(here.arm_moments("response"), here.arm_moments("cost"))
+        with tf.GradientTape() as tape:
+            tape.watch(raw)
+            rows = heads.errors(raw, here.treatment[:100], y[:100], z[:100])
+            total = tf.add_n([tf.reduce_sum(x) for x in rows.values()])
+        predicted = heads(raw)
+        return [
+            predicted["response"] / response_unit,
+            predicted["cost"] / cost_unit,
+            rows["response"],
+            rows["cost"],
+            tape.gradient(total, raw),
+        ]
+
+    for loss in {"nonnegative": [None, "poisson"], "hurdle": [None, "lognormal"]}.get(
+        kind[2], [None]
+    ):
+        usual = found(loss, 1.0, 1.0)
+        for units in ((2.0**-20, 1.0), (2.0**20, 2.0**-20), (1.0, 2.0**20)):
+            for one, other in zip(usual, found(loss, *units), strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5, err_msg=str(units))
+
+
+@pytest.mark.parametrize("unit", [2.0**-20, 1.0, 2.0**20])
+def test_the_kind_of_cost_has_no_unit(unit):
+    data = trial("binary", "nonnegative", rows=600)
+    for cost, expected in ((data.cost, "nonnegative"), (0.3 * data.treatment, "constant")):
+        scaled = RCTData(data.features, data.treatment, data.response, cost * unit)
+        assert choose_cost_head(scaled) == expected
+
+
+def test_the_loss_of_costs_follows_their_kind():
+    """Yan et al. 2023, below Eq. 1: cross entropy for 0/1 costs, a regression loss for others."""
+    for cost, expected in (("binary", "cross_entropy"), ("nonnegative", "squared_error")):
+        data = trial("binary", cost, rows=600)
+        heads = Heads(5, "binary", choose_cost_head(data))
+        assert heads.use_losses() == {"response": "cross_entropy", "cost": expected}
 
 
 # The layer ------------------------------------------------------------------------------------

@@ -90,8 +90,8 @@ def test_coins_are_learned(heads, cost_head):
         cost_head=cost_head,
         cost_amounts=[float(x) for x in simulation.data.treatment_names] if on_response else None,
     )
-    model.optimizer.learning_rate = 0.01
-    model.fit(simulation.data, batch_size=1000, epochs=8, verbose=0)
+    model.optimizer.learning_rate = 0.006
+    model.fit(simulation.data, batch_size=1000, epochs=11, verbose=0)
     predicted = model.predict(simulation.data, verbose=0)
     for name, truth in (("response", simulation.true_response), ("cost", simulation.true_cost)):
         # Arms: as near as the trial's own noise allows, 4 standard errors of an arm's mean …

@@ -44,9 +44,9 @@ def test_the_truth_is_imitated_on_fresh_users(coins):
     model = AllocationModel(5, backbone=(64,), seed=0, heads="marginal", monotone=True)
     model.adapt(coins.data)
     start = model.predict(fresh.data, verbose=0)
-    history = model.imitate(coins.data, truth(coins), epochs=15, verbose=0).history
+    history = model.imitate(coins.data, truth(coins), epochs=10, verbose=0).history
     found = model.predict(fresh.data, verbose=0)
-    assert len(history["loss"]) == 15 and history["loss"][-1] < history["loss"][0]
+    assert len(history["loss"]) == 10 and history["loss"][-1] < history["loss"][0]
     for name, wanted in truth(fresh).items():
         assert agreement(found[name], wanted) > 0.95
         assert agreement(found[name], wanted) > agreement(start[name], wanted) + 0.3 * (
@@ -154,6 +154,13 @@ class TestRefusals:
         with pytest.raises(ValueError, match=message):
             AllocationModel(5, "small").imitate(data, {**predictions, **change}, verbose=0)
 
+    def test_rounding_is_relative(self):
+        data = trial("binary", "nonnegative", rows=600, unit=2.0**-20)
+        predictions = {"response": np.full((600, 5), 0.5), "cost": np.full((600, 5), 1e-6)}
+        predictions["cost"][7, 2] = -5e-7
+        with pytest.raises(ValueError, match=r"'cost'\]\[7, 2\] is -5e-07 \(1 such"):
+            AllocationModel(5, "small").imitate(data, predictions, verbose=0)
+
     def test_a_missing_outcome(self, small):
         with pytest.raises(ValueError, match=r"received \['response'\]; expected"):
             AllocationModel(5, "small").imitate(small[0], {"response": small[1]["response"]})
@@ -162,7 +169,9 @@ class TestRefusals:
         ("options", "message"),
         [
             ({"epochs": 0}, "epochs=0"),
+            ({"epochs": 2.5}, "epochs=2.5"),
             ({"learning_rate": 0.0}, "learning_rate=0.0"),
+            ({"learning_rate": np.nan}, "learning_rate=nan"),
             ({"sample_weight": np.ones(5)}, r"sample_weight has shape \(5,\)"),
         ],
     )

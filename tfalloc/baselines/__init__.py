@@ -1,7 +1,7 @@
 """What training through the allocation is compared with: two stages, and direct methods.
 
 All have `fit(data, validation_data=…)`, `predict(x)` -> {"response": [N, K], "cost": [N, K]}, which
-`mckp` and `evaluation` take, and `score(x)`, the price up to which each upgrade is taken.
+`mckp` and `evaluation` take, and `score(x)`, the shadow price up to which each upgrade is taken.
 """
 
 from tfalloc._backend import require_tensorflow

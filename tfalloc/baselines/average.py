@@ -23,7 +23,7 @@ class Average(Scored):
     Args:
       members: unfitted models, each with `fit(data, validation_data=…)` and `predict`: baselines,
         Keras models such as `AllocationModel` (compiled, with seeds of their own), other `Average`.
-        Levels must mean the same in all: `DRP` and `DirectRank` predict prices of upgrades, and go
+        Levels must mean the same in all: `DRP` and `DirectRank` predict shadow prices, and go
         with their like only.
 
     Raises:
@@ -63,8 +63,13 @@ class Average(Scored):
           self.
 
         Raises:
-          ValueError: as the members.
+          ValueError: options without a Keras member to take them, or as the members.
         """
+        if options and not any(_takes_options(member) for member in self.members):
+            raise ValueError(
+                f"{sorted(options)}: no member is a Keras model, which would take them; leave them "
+                "out."
+            )
         for member in self.members:
             quiet = {"verbose": 0, **options} if _takes_options(member) else {}
             member.fit(data, validation_data=validation_data, **quiet)
@@ -97,4 +102,6 @@ class Average(Scored):
 
 
 def _takes_options(member: Any) -> bool:
-    return isinstance(member, (keras.Model, Average))
+    if isinstance(member, Average):
+        return any(_takes_options(each) for each in member.members)
+    return isinstance(member, keras.Model)

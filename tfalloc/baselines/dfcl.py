@@ -42,6 +42,7 @@ from tfalloc.outcome import expected_outcome
 from tfalloc.outcome.batch import Tensor, TrialBatch
 
 LOSSES = ("pl", "mer", "ifd")
+MER_TEMPERATURE = 3.0
 _GAP = 0.1  # default of min_gap, in mean gaps of the batch
 
 
@@ -221,7 +222,7 @@ class DFCL(KerasBaseline, AllocationModel):
       weight: of the decision loss beside the prediction losses, which are means over rows as it is.
       prices: grid of lambda, response per unit of cost; None: 8 between 0 and the price above which
         hardly any spend is predicted.
-      temperature: of "mer", response per user; the authors' 3.
+      temperature: of "mer", response per user; None: the authors' 3.
       min_gap: of "ifd", see `ImprovedFiniteDifference`.
       **options: as `AllocationModel`: heads, monotone, response_head, cost_head, cost_amounts,
         preprocessor, num_features, seed.
@@ -253,12 +254,18 @@ class DFCL(KerasBaseline, AllocationModel):
         loss: str = "ifd",
         weight: float = 1.0,
         prices: Sequence[float] | None = None,
-        temperature: float = 3.0,
+        temperature: float | None = None,
         min_gap: float | None = None,
         **options: Any,
     ):
         if loss not in LOSSES:
             raise ValueError(f"loss={loss!r} is not known; expected one of {LOSSES}.")
+        for name, value, only in (("temperature", temperature, "mer"), ("min_gap", min_gap, "ifd")):
+            if value is not None and loss != only:
+                raise ValueError(
+                    f"{name}={value!r} with loss={loss!r}: it is of use for loss={only!r} only; "
+                    "leave it out, or pass that loss."
+                )
         super().__init__(num_treatments, backbone, **options)
         self.decision_loss, self.weight, self.temperature = loss, weight, temperature
         self.prices = None if prices is None else tuple(prices)
@@ -269,7 +276,8 @@ class DFCL(KerasBaseline, AllocationModel):
         """The gradient that `compile` uses; also one of its own for `AllocationModel`."""
         if self.decision_loss == "ifd":
             return ImprovedFiniteDifference(prices=self.prices, min_gap=self.min_gap)
-        temperature = 1.0 if self.decision_loss == "pl" else self.temperature
+        usual = 1.0 if self.decision_loss == "pl" else MER_TEMPERATURE
+        temperature = usual if self.temperature is None else self.temperature
         return PolicyLearning(prices=self.prices, temperature=temperature)
 
     def compile(self, optimizer: Any = None, **options: Any) -> None:

@@ -37,10 +37,10 @@ class Upgrades(keras.layers.Layer):
 
     Args:
       num_treatments: K, arms in the order of their cost.
-      squash: "sigmoid", q = max_price sigmoid(s), s starting at the trial's mean prices; or "tanh",
+      squash: "sigmoid", q = max_price sigmoid(s), s starting at the trial's mean ratios; or "tanh",
         q = (1 + tanh(s)) / 2 times max_price, from s = 0.
-      max_price: largest price q of an upgrade, response per unit of cost; None: `headroom` times
-        the largest ratio of mean uplifts between neighbouring arms.
+      max_price: largest shadow price q of an upgrade, response per unit of cost; None: `headroom`
+        times the largest ratio of mean uplifts between neighbouring arms.
       headroom: see `max_price`.
 
     Input raw scores [batch, K-1], near 0 at first; output {"response": [batch, K], "cost":
@@ -61,7 +61,7 @@ class Upgrades(keras.layers.Layer):
         self.num_outputs = num_treatments - 1
         shapes = {
             "is_started": (),
-            "price": (),
+            "highest_alpha": (),
             "first_response": (),
             "mean_cost": (num_treatments,),
             "start": (num_treatments - 1,),
@@ -80,17 +80,17 @@ class Upgrades(keras.layers.Layer):
           cost_moments: `RCTData.arm_moments("cost")`, rising from arm to arm.
         """
         ratios = np.diff(response_moments.mean) / np.diff(cost_moments.mean)
-        price = self.max_price or self.headroom * max(ratios.max(), 0.0)
-        if not price > 0.0:
+        highest = self.max_price or self.headroom * max(ratios.max(), 0.0)
+        if not highest > 0.0:
             raise ValueError(
                 "no treatment raises the mean response of the one before it (largest ratio of "
                 f"uplifts {ratios.max():.3g}); expected one that does: take more rows if this may "
-                "be noise, or tell DRP the largest price of an upgrade, max_price=."
+                "be noise, or tell DRP the largest shadow price, max_price=."
             )
-        share = np.clip(ratios / price, _INSIDE, 1 - _INSIDE)
+        share = np.clip(ratios / highest, _INSIDE, 1 - _INSIDE)
         known = {
             "is_started": 1.0,
-            "price": price,
+            "highest_alpha": highest,
             "first_response": response_moments.mean[0],
             "mean_cost": cost_moments.mean,
             "start": np.log(share / (1 - share)) if self.squash == "sigmoid" else 0 * share,
@@ -104,7 +104,7 @@ class Upgrades(keras.layers.Layer):
         return bool(self._known["is_started"].numpy())
 
     def known(self, name: str) -> tf.Tensor:
-        """One of price [], first_response [], mean_cost [K], as a tensor."""
+        """One of highest_alpha [], first_response [], mean_cost [K], as a tensor."""
         return tf.convert_to_tensor(self._known[name])
 
     def scores(self, raw: Any) -> tf.Tensor:
@@ -119,8 +119,8 @@ class Upgrades(keras.layers.Layer):
 
     def call(self, raw: Any) -> dict[str, Any]:
         """{"response": [batch, K], "cost": [batch, K]} from [batch, K-1]."""
-        prices = self.known("price") * self.shares(self.scores(raw))
-        columns = tf.unstack(prices, axis=1)
+        alphas = self.known("highest_alpha") * self.shares(self.scores(raw))
+        columns = tf.unstack(alphas, axis=1)
         for j in reversed(range(len(columns) - 1)):
             columns[j] = tf.maximum(columns[j], columns[j + 1])
         cost = self.known("mean_cost")
@@ -176,7 +176,7 @@ class KerasBaseline(Scored):
 
 
 class DirectModel(KerasBaseline, AllocationModel):
-    """Learns prices of upgrades by a loss of its own; see `DRP` and `DirectRank`.
+    """Learns the shadow price of every upgrade by a loss of its own; see `DRP` and `DirectRank`.
 
     A subclass defines `_arm_losses`.
     """
@@ -253,15 +253,14 @@ class DirectModel(KerasBaseline, AllocationModel):
             weight *= tf.cast(sample_weight, tf.float32)
         if targets.get("propensity") is not None:
             weight /= tf.cast(targets["propensity"], tf.float32)
-        received = tf.one_hot(arm, self.num_treatments)
+        received = tf.one_hot(arm, self.num_treatments) * weight[:, tf.newaxis]
         # Responses in mean costs: with costs in their mean, the optimum is the share of max_price.
         cost = heads.known("mean_cost")
         unit = (cost[-1] - cost[0]) / (self.num_treatments - 1)
         response_part, cost_part = self._arm_losses(
             heads.scores(raw),
             received,
-            received * weight[:, tf.newaxis],
-            tf.cast(targets["response"], tf.float32) / (unit * heads.known("price")),
+            tf.cast(targets["response"], tf.float32) / (unit * heads.known("highest_alpha")),
             tf.cast(targets["cost"], tf.float32) / unit,
         )
         # Over several replicas the loss is the mean of theirs, each of its own rows.
@@ -271,7 +270,6 @@ class DirectModel(KerasBaseline, AllocationModel):
     def _arm_losses(
         self,
         scores: tf.Tensor,
-        received: tf.Tensor,
         weight: tf.Tensor,
         response: tf.Tensor,
         cost: tf.Tensor,
@@ -280,7 +278,6 @@ class DirectModel(KerasBaseline, AllocationModel):
 
         Args:
           scores: [batch, K-1], s.
-          received: [batch, K], one-hot.
           weight: [batch, K], what a row counts in the mean of its arm; 0 in other arms.
           response: [batch], in units in which the ratio of uplifts is a share of max_price.
           cost: [batch], in mean marginal costs.
@@ -290,9 +287,9 @@ class DirectModel(KerasBaseline, AllocationModel):
     def get_config(self) -> dict[str, Any]:
         """What `from_config` needs, network included if there is one."""
         config = super().get_config()
-        kept = ["name", "num_treatments", "backbone", "bins", "linear", "preprocessor"]
-        kept += ["num_features", "seed"]
-        return {**{name: config[name] for name in kept}, "max_price": self.max_price}
+        chosen = ("heads", "response_head", "cost_head", "monotone", "cost_amounts")
+        kept = {name: value for name, value in config.items() if name not in chosen}
+        return {**kept, "max_price": self.max_price}
 
 
 def arm_means(weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

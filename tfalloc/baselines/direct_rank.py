@@ -38,7 +38,7 @@ class DirectRank(DirectModel):
       linear: as in `AllocationModel`.
       preprocessor: as in `AllocationModel`.
       num_features: as in `AllocationModel`.
-      seed: of initial weights and data order.
+      seed: seeds the initial weights and the shuffling of rows.
 
     In the logs response_loss is the loss and cost_loss 0, as it is no sum of the two. Everything
     else is as in `DRP`.
@@ -73,7 +73,7 @@ class DirectRank(DirectModel):
             )
         if kwargs.get("max_price") is not None:
             raise ValueError(
-                f"max_price={kwargs['max_price']!r}: Direct Rank learns an order, not prices, and "
+                f"max_price={kwargs['max_price']!r}: Direct Rank learns an order, no levels, and "
                 "its loss is in units of the mean uplifts; leave it out."
             )
         super().__init__(num_treatments, backbone, **kwargs)
@@ -81,7 +81,6 @@ class DirectRank(DirectModel):
     def _arm_losses(
         self,
         scores: tf.Tensor,
-        received: tf.Tensor,
         weight: tf.Tensor,
         response: tf.Tensor,
         cost: tf.Tensor,

@@ -35,26 +35,26 @@ LOSSES = ("drp", "dpm")
 
 @keras.saving.register_keras_serializable(package="tfalloc")
 class DRP(DirectModel):
-    """Direct ROI prediction: learns the ratio of uplifts of each upgrade, the price of a user.
+    """Direct ROI prediction: learns the ratio of uplifts of each upgrade, its shadow price.
 
     Args:
       num_treatments: K, arms in the order of their mean cost in the trial.
       backbone: as in `AllocationModel`; "small" (16 units) by default.
       loss: "drp" or "dpm"; None: "drp" for two arms and "dpm" for more, as published.
-      max_price: bound of the prices learned, response per unit of cost; None: 10 times the largest
+      max_price: bound of the ratios learned, response per unit of cost; None: 10 times the largest
         ratio of mean uplifts between neighbouring arms. Users above it are treated alike.
       bins: as in `AllocationModel`.
       linear: as in `AllocationModel`.
       preprocessor: as in `AllocationModel`.
       num_features: as in `AllocationModel`.
-      seed: of initial weights and data order.
+      seed: seeds the initial weights and the shuffling of rows.
 
     `compile`, `fit`, `evaluate`, `predict`, `save` as in `AllocationModel`; `fit` compiles by
     itself if you did not. Training stops early by `val_loss`, or by `val_goal`, the outcome of the
     policy on the validation rows, after `compile(budget=…)`. In the logs response_loss and
     cost_loss are the parts of the loss that contain y and z.
 
-    `predict` gives the arms' mean costs for every user, and responses that rise by price times
+    `predict` gives the arms' mean costs for every user, and responses that rise by ratio times
     marginal cost, so that the allocation upgrades exactly those above the shadow price.
 
     Raises:
@@ -89,7 +89,6 @@ class DRP(DirectModel):
     def _arm_losses(
         self,
         scores: tf.Tensor,
-        received: tf.Tensor,
         weight: tf.Tensor,
         response: tf.Tensor,
         cost: tf.Tensor,

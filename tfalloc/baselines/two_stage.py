@@ -314,7 +314,7 @@ def gradient_boosting(
       max_leaf_nodes: of a tree; None: no limit.
       min_samples_leaf: rows of a leaf.
       l2_regularization: of leaf values.
-      seed: of the rows that early stopping keeps, and of binning.
+      seed: seeds the choice of rows that early stopping keeps, and binning.
       **options: as `sklearn.ensemble.HistGradientBoostingClassifier`, for example early_stopping.
 
     Returns:

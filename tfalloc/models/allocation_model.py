@@ -584,6 +584,8 @@ class AllocationModel(TrainStep):
 
     def get_compile_config(self) -> dict[str, Any]:
         """What `compile_from_config` needs; functions without a registered name are left out."""
+        if self._objective is None:  # trained by `imitate` only, say
+            return {}
         return {**super().get_compile_config(), **self._outcome_losses}
 
     def build_from_config(self, config: dict[str, Any]) -> None:

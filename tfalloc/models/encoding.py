@@ -90,7 +90,11 @@ def check_bins(bins: Any) -> Any:
     """
     if bins is None:
         return None
-    if isinstance(bins, (bool, str)) or bins != int(bins) or bins < 2:
+    if not isinstance(bins, (int, float, np.number)) or isinstance(bins, bool):
+        whole = False
+    else:
+        whole = bool(np.isfinite(bins)) and bins == int(bins)
+    if not whole or bins < 2:
         raise ValueError(f"bins={bins!r}: expected an integer of at least 2, None or 'auto'.")
     return int(bins)
 

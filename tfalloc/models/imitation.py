@@ -27,7 +27,7 @@ from tfalloc.models.train_step import TrainStep
 # Rows a step by default: the targets have no noise, so that steps count for more than rows.
 USUAL_BATCH = 1_000
 LEAST_BATCHES = 20  # of an epoch
-# Beyond an outcome's range by this much is rounding.
+# Beyond an outcome's range by this part of the largest prediction is rounding.
 ROUNDING = 1e-6
 
 
@@ -116,10 +116,14 @@ def imitate(
     Source: soft targets, Hinton, Vinyals and Dean 2015, "Distilling the knowledge in a neural
     network".
     """
-    if not (epochs >= 1 and learning_rate > 0 and (batch_size is None or batch_size >= 1)):
+    whole = [epochs] if batch_size is None else [epochs, batch_size]
+    if not (
+        all(isinstance(x, (int, np.integer)) and x >= 1 for x in whole)
+        and 0 < learning_rate < np.inf
+    ):
         raise ValueError(
             f"epochs={epochs!r}, batch_size={batch_size!r}, learning_rate={learning_rate!r}: "
-            "expected positive numbers (batch_size may be None)."
+            "expected positive numbers, the first two integers (batch_size may be None)."
         )
     for name, head in model._head_of.items():
         if head == "hurdle":
@@ -205,7 +209,8 @@ def _checked(model: Any, predictions: Any, num_rows: int) -> dict[str, np.ndarra
             )
         low = -np.inf if head == "real" else 0.0
         high = 1.0 if head == "binary" else np.inf
-        wrong = ~(np.isfinite(values) & (values >= low - ROUNDING) & (values <= high + ROUNDING))
+        slack = ROUNDING * np.abs(values[np.isfinite(values)]).max(initial=0.0)
+        wrong = ~(np.isfinite(values) & (values >= low - slack) & (values <= high + slack))
         if wrong.any():
             row, arm = np.argwhere(wrong)[0]
             raise ValueError(

@@ -13,7 +13,6 @@ from tfalloc.models.encoding import PiecewiseLinear
 
 PRESETS = {"encoded": (16,), "paper": (512, 256, 128, 64), "small": (16,)}
 HEAD_UNITS = 32
-ENCODING = "encoding"
 # Batches are large and steps few: with Keras' .99 the averages used for prediction would still be
 # near their initial values after an epoch.
 NORM_MOMENTUM = 0.9
@@ -39,7 +38,7 @@ class ParallelHeads(keras.layers.Layer):
     Args:
       num_heads: number of heads H.
       units: hidden units of each head.
-      seed: of the initial weights.
+      seed: seeds the initial weights.
 
     Input [batch, width]; output [batch, num_heads], near 0 at first so that training starts from
     what is known of each arm, not from the noise of initial weights.
@@ -110,7 +109,7 @@ def build_network(
       bins: of every feature's piecewise-linear encoding (`PiecewiseLinear`), appended to the
         features; None: without.
       linear: whether to add a linear path around trunk and heads, 0 at first.
-      seed: of the initial weights.
+      seed: seeds the initial weights.
       dtype: policy of the layers made here, such as "mixed_bfloat16"; None: Keras' global one.
 
     Returns:
@@ -119,14 +118,24 @@ def build_network(
     Raises:
       ValueError: if `backbone` is not known or does not fit the features, or `bins` is below 2.
 
-    Source: the linear path, Cheng et al. 2016, "Wide & Deep Learning for Recommender Systems".
+    Source: "paper" with heads of 32 units, Yan et al. 2023, Section 4.3 (He initialisation, ReLU
+    and then batch normalisation after every layer but the last of a head). It departs from the
+    paper where heads start: their last layer is small instead of He's, so that the first
+    predictions are the trial's arm rates. The linear path: Cheng et al. 2016, "Wide & Deep Learning
+    for Recommender Systems".
     """
-    features = keras.Input((num_features,), name="features")
+
+    def own(name: str) -> str:
+        """A name that a backbone's cannot be."""
+        taken = backbone.name if isinstance(backbone, keras.Model) else None
+        return f"{name}_of_network" if name == taken else name
+
+    features = keras.Input((num_features,), name=own("features"))
     encoded = features
     if bins is not None:
         # Half precision would move the edges.
-        encoding = PiecewiseLinear(bins, name=ENCODING, dtype="float32")(features)
-        join = keras.layers.Concatenate(name="encoded", dtype="float32")
+        encoding = PiecewiseLinear(bins, name=own("encoding"), dtype="float32")(features)
+        join = keras.layers.Concatenate(name=own("encoded"), dtype="float32")
         encoded = join([features, encoding])
     trunk = encoded
     if not isinstance(backbone, keras.Model):
@@ -144,18 +153,18 @@ def build_network(
         _check_shapes(backbone, encoded.shape[-1], bins)
         trunk = backbone(encoded)
     head_seed = None if seed is None else seed + 1000
-    raw = ParallelHeads(num_outputs, seed=head_seed, name="heads", dtype=dtype)(trunk)
+    raw = ParallelHeads(num_outputs, seed=head_seed, name=own("heads"), dtype=dtype)(trunk)
     if linear:
         path = keras.layers.Dense(
-            num_outputs, kernel_initializer="zeros", name="linear", dtype=dtype
+            num_outputs, kernel_initializer="zeros", name=own("linear"), dtype=dtype
         )
-        raw = keras.layers.Add(name="raw", dtype=dtype)([raw, path(encoded)])
+        raw = keras.layers.Add(name=own("raw"), dtype=dtype)([raw, path(encoded)])
     return keras.Model(features, raw, name="network")
 
 
 def encoding_of(network: keras.Model) -> PiecewiseLinear | None:
     """The network's piecewise-linear encoding, if it was built with `bins`."""
-    return next((layer for layer in network.layers if layer.name == ENCODING), None)
+    return next((layer for layer in network.layers if isinstance(layer, PiecewiseLinear)), None)
 
 
 def frozen_layers(network: keras.Model, backbone: Any = None) -> list[str]:

@@ -7,6 +7,8 @@ best is called better, and a claim needs rows that took no part in the choice: `
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +23,8 @@ from tfalloc.data import RCTData
 from tfalloc.evaluation import compare, predict_trial
 
 LEVEL = 0.05
+# What reading a file that was cut off or is another one may raise.
+DAMAGED = (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 OUTCOME = {
     "response": "val_goal",
     "response_low": "val_goal_low",
@@ -41,9 +45,9 @@ class Study:
         goal_weight, the parameters searched, val_goal (response per user at the budget on the
         validation rows, by `evaluation.policy_outcome`: exactly at the budget, where `fit` logs the
         step below) with its 95 % interval val_goal_low and val_goal_high, which allows for the
-        estimated price; difference to the control, paired by row, with its interval and p_value
-        (`evaluation.compare`); seconds, and why a trial failed. Intervals hold the trained model
-        fixed: another seed gives another model.
+        estimated shadow price; difference to the control, paired by row, with its interval and
+        p_value (`evaluation.compare`); seconds, and why a trial failed. Intervals hold the trained
+        model fixed: another seed gives another model.
       control: number of the two-stage control; None if it failed.
       best_two_stage: number of the best trial with goal_weight 0.
       best: number of the trial with the largest val_goal; None if none is complete.
@@ -70,7 +74,11 @@ class Study:
         if number is None or not model_file(self.folder, number).exists():
             complete = self.trials.index[self.trials.state == "COMPLETE"].tolist()
             raise ValueError(f"trial {number} has no model; expected one of {complete}.")
-        return keras.saving.load_model(model_file(self.folder, number))
+        file = model_file(self.folder, number)
+        try:
+            return keras.saving.load_model(file)
+        except DAMAGED as error:
+            raise _unreadable(file, error) from error
 
     def confirm(self, data: RCTData) -> pd.DataFrame:
         """The best against the two-stage control on fresh rows, without the luck of the choice.
@@ -108,6 +116,13 @@ def predictions_file(folder: Path, number: int) -> Path:
     return folder / f"trial_{number}.npz"
 
 
+def _unreadable(file: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{file} is missing or damaged ({type(error).__name__}); restore it, or run the search in "
+        "another folder."
+    )
+
+
 class _Predictions(Mapping[int, tuple[np.ndarray, np.ndarray]]):
     """{trial: (response, cost)} read when asked for: those of all trials may not fit in memory."""
 
@@ -117,8 +132,12 @@ class _Predictions(Mapping[int, tuple[np.ndarray, np.ndarray]]):
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         if number not in self.numbers:
             raise KeyError(number)
-        with np.load(predictions_file(self.folder, number)) as arrays:
-            return arrays["response"], arrays["cost"]
+        file = predictions_file(self.folder, number)
+        try:
+            with open(file, "rb") as stream, np.load(stream) as arrays:
+                return arrays["response"], arrays["cost"]
+        except DAMAGED as error:
+            raise _unreadable(file, error) from error
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.numbers)

@@ -32,7 +32,7 @@ from tfalloc.models.schedules import check_budget
 from tfalloc.tuning.results import Study, model_file, predictions_file, summarise
 from tfalloc.tuning.space import Prepared, check_fixed, default_space, merge, prepare
 
-NAME = "tfalloc"
+NAME, DATABASE = "tfalloc", "study.db"
 
 
 def study(
@@ -100,6 +100,8 @@ def study(
     Source: the search over lambda is Fig. 3 of Yan et al. 2023.
     """
     require_optuna()
+    if isinstance(trials, bool) or not isinstance(trials, (int, np.integer)) or trials < 1:
+        raise ValueError(f"trials={trials!r}: expected an integer of at least 1.")
     check_fixed(settings)
     budget, validation_budget = _budgets(budget)
     train, rows, fresh = _divide(data, validation, holdout, seed)
@@ -113,8 +115,9 @@ def study(
     )
     # Settings that clash are refused now, and not when the control has been trained.
     make(merge(draw(_probe(seed)), settings))
-    folder = Path(tempfile.mkdtemp(prefix="tfalloc-") if storage is None else storage)
-    folder.mkdir(parents=True, exist_ok=True)
+    for parameters in first:
+        _check_drawn(parameters, draw, seed)
+    folder = Path(tempfile.mkdtemp(prefix="tfalloc-")) if storage is None else _folder(storage)
     objective = _Objective(train, rows, validation_budget, folder, draw, settings, make)
     try:
         with _record(folder, sampler, pruner) as record:
@@ -188,9 +191,12 @@ def _failed(trial: Any, reason: str) -> float:
 def _record(folder: Path, sampler: Any, pruner: Any) -> Iterator[Any]:
     """Optuna's study in the folder's database, new or continued."""
     optuna = require_optuna()
-    database = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    from sqlalchemy.exc import SQLAlchemyError
+
+    file = folder / DATABASE
     try:
-        yield optuna.create_study(
+        database = optuna.storages.RDBStorage(f"sqlite:///{file}")
+        record = optuna.create_study(
             storage=database,
             study_name=NAME,
             direction="maximize",
@@ -198,6 +204,14 @@ def _record(folder: Path, sampler: Any, pruner: Any) -> Iterator[Any]:
             sampler=sampler,
             pruner=pruner or optuna.pruners.NopPruner(),
         )
+        record.get_trials(deepcopy=False)
+    except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
+        raise ValueError(
+            f"{file} cannot be read as a study ({type(error).__name__}): it is damaged, or of "
+            "another program or version; name another folder."
+        ) from error
+    try:
+        yield record
     finally:
         database.remove_session()
         database.engine.dispose()
@@ -242,15 +256,46 @@ def require_optuna() -> Any:
     return optuna
 
 
-def _probe(seed: int) -> Any:
-    """A trial of no study, to draw from a space once."""
+def _probe(seed: int, parameters: Mapping[str, Any] | None = None) -> Any:
+    """A trial of no study, to draw from a space once; with the given parameters."""
     optuna = require_optuna()
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed)).ask()
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
+        if parameters is not None:
+            study.enqueue_trial(dict(parameters))
+        return study.ask()
     finally:
         optuna.logging.set_verbosity(level)
+
+
+def _check_drawn(parameters: Mapping[str, Any], draw: Any, seed: int) -> None:
+    """Refuses parameters of `first` that the space would ignore, whatever else is drawn."""
+    for other in range(10):
+        trial = _probe(seed + other, parameters)
+        draw(trial)
+        unused = [name for name in parameters if name not in trial.params]
+        if unused:
+            raise ValueError(
+                f"first={dict(parameters)!r}: the space may not draw {unused[0]!r}, here it drew "
+                f"{sorted(trial.params)}; mend the name, or give what it depends on as well."
+            )
+
+
+def _folder(storage: str | Path) -> Path:
+    """The folder of a study, new or of this module."""
+    folder = Path(storage)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"storage={str(folder)!r} is a file; expected a folder, new or a study's.")
+    folder.mkdir(parents=True, exist_ok=True)
+    foreign = [] if (folder / DATABASE).exists() else sorted(folder.glob("trial_*"))
+    if foreign:
+        raise ValueError(
+            f"storage={str(folder)!r} holds {foreign[0].name} but no study; expected an empty or "
+            "new folder, since trials would replace it."
+        )
+    return folder
 
 
 def _budgets(budget: Any) -> tuple[Any, float]:
@@ -295,6 +340,7 @@ def _check_same(record: Any, folder: Path, rows: RCTData, budget: float, seed: i
     if before is None:
         record.set_user_attr("rows", now)
     elif before != now:
+        before = before if isinstance(before, dict) else {}
         changed = next(name for name in now if before.get(name) != now[name])
         raise ValueError(
             f"storage={str(folder)!r} holds a study with {changed} {before.get(changed)}, not "

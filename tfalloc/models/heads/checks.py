@@ -120,7 +120,7 @@ def check_settings(
 def choose_cost_head(data: RCTData) -> str:
     """ "constant" if each arm has one cost, "binary" if costs are 0 or 1, else "nonnegative"."""
     moments = data.arm_moments("cost")
-    if np.all(moments.arm_variance <= 1e-12 * np.maximum(moments.second_moment, 1e-30)):
+    if np.all(moments.arm_variance <= 1e-12 * moments.second_moment):
         return "constant"
     return "binary" if moments.binary else "nonnegative"
 

@@ -30,6 +30,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfalloc.data import ArmMoments
+
 LOSSES: dict[str, tuple[str, ...]] = {
     "binary": ("cross_entropy",),
     "nonnegative": ("squared_error", "poisson"),
@@ -47,7 +49,7 @@ LOG_2 = float(np.log(2.0))
 # Steps of rates that do not rise still start with this part of a usual step: with none, softplus
 # would be flat and they could never learn to.
 LEAST_STEP = 0.01
-# A softplus underflows at -104; a step that vanished would divide by zero in the user's price.
+# A softplus underflows at -104; a step that vanished would divide by zero in a return.
 FLOOR = 1e-4
 
 
@@ -187,13 +189,27 @@ def level(head: str, raw: Any, location: Any, scale: Any) -> Any:
     return scale * tf.nn.softplus(raw) / LOG_2
 
 
-def start_level(head: str, means: np.ndarray, variance: float) -> tuple[np.ndarray, np.ndarray]:
-    """(location, scale), each [n], at which raw = 0 predicts `means` [n]."""
+def start_level(head: str, means: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
+    """(location, scale), each [n], at which raw = 0 predicts `means` [n].
+
+    Args:
+      head: of the outcome.
+      means: [n].
+      size: standard deviation of the outcome, what a raw output of 1 adds ("real" only).
+    """
     if head == "binary":
         return log_odds(means), np.ones_like(means)
     if head == "real":
-        return means, np.full_like(means, max(variance, 1e-12) ** 0.5)
+        return means, np.full_like(means, size)
     return np.zeros_like(means), means
+
+
+def variance(moments: ArmMoments) -> float:
+    """Variance of an outcome over the trial, at least a part of its mean square; 1 if all are 0.
+
+    The floor is relative, so that an outcome in other units starts and trains alike.
+    """
+    return max(moments.variance, 1e-12 * moments.second_moment) or 1.0
 
 
 def rise(raw: Any, location: Any, scale: Any) -> Any:

@@ -28,6 +28,7 @@ from tfalloc.models.heads.distributions import (
     rise,
     start_level,
     start_rise,
+    variance,
 )
 
 
@@ -72,11 +73,11 @@ class Independent:
         if not self.settings.monotone:
             if head == "hurdle":
                 means = moments.positive_mean
-            return start_level(head, means, moments.variance)
+            return start_level(head, means, variance(moments) ** 0.5)
         means = isotonic(means)
-        location, scale = start_level(head, means[:1], moments.variance)
+        location, scale = start_level(head, means[:1], variance(moments) ** 0.5)
         natural = log_odds(means) if head == "binary" else means
-        usual = 1.0 if head == "binary" else max(moments.variance, 1e-12) ** 0.5
+        usual = 1.0 if head == "binary" else variance(moments) ** 0.5
         step = max(natural[-1] - natural[0], 0.1 * usual) / max(len(means) - 1, 1)
         steps = start_rise(np.diff(natural), step)
         return np.append(location, steps[0]), np.append(scale, steps[1])

@@ -11,7 +11,15 @@ import tensorflow as tf
 
 from tfalloc.data import ArmMoments
 from tfalloc.models.heads.checks import HeadSettings, check_settings
-from tfalloc.models.heads.distributions import CUT, Arms, Scales, check_loss, received, row_loss
+from tfalloc.models.heads.distributions import (
+    CUT,
+    Arms,
+    Scales,
+    check_loss,
+    received,
+    row_loss,
+    variance,
+)
 from tfalloc.models.heads.independent import Independent
 from tfalloc.models.heads.marginal import Marginal
 from tfalloc.models.heads.spline import Spline
@@ -127,11 +135,12 @@ class Heads(keras.layers.Layer):
             means = np.asarray(known.mean)
             least = means[means > 0].min() if np.any(means > 0) else 1.0
             most = min(float(means.max()), 1 - 1e-6)
-            square = known.variance if head == "real" else known.second_moment
+            square = variance(known) if head == "real" else known.second_moment
+            # No absolute floors: an outcome in other units must train alike.
             scales = Scales(
-                square=max(square, 1e-12),
-                mean=max(float(known.total_mean), 1e-12),
-                low=max(CUT * least, 1e-12),
+                square=square if square > 0 else 1.0,
+                mean=known.total_mean if known.total_mean > 0 else 1.0,
+                low=CUT * least,
                 high=1 - CUT * (1 - most),
             )
             self._scales[name].assign(np.array(scales, np.float32))

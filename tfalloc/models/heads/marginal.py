@@ -36,6 +36,7 @@ from tfalloc.models.heads.distributions import (
     rise,
     start_level,
     start_rise,
+    variance,
 )
 
 
@@ -74,20 +75,16 @@ class Marginal:
             response = isotonic(response)
         if settings.cost_head == "on_response":
             response = np.maximum(response, 1e-3 * response.max())  # no growth starts from 0
-        parts = {
-            "response": start_level(
-                settings.response_head, response[:1], moments["response"].variance
-            )
-        }
+        usual = {name: variance(known) ** 0.5 for name, known in moments.items()}
+        parts = {"response": start_level(settings.response_head, response[:1], usual["response"])}
         if settings.cost_head == "on_response":
             parts["return"] = _start_growth(response, np.asarray(settings.cost_amounts, np.float64))
         else:
-            spread = max(moments["response"].variance, 1e-12) ** 0.5
-            parts["return"] = _start_returns(response, cost, spread, settings.monotone)
+            parts["return"] = _start_returns(response, cost, usual["response"], settings.monotone)
         if settings.cost_head == "constant":
             parts["cost"] = cost, np.ones_like(cost)
         elif settings.learns("cost"):
-            parts["cost"] = start_level(settings.cost_head, cost[:1], moments["cost"].variance)
+            parts["cost"] = start_level(settings.cost_head, cost[:1], usual["cost"])
             parts["marginal_cost"] = start_rise(np.diff(cost), 0.0)
         values = {}
         for name, (location, scale) in parts.items():
@@ -142,7 +139,8 @@ def _rising(cost: np.ndarray) -> np.ndarray:
     """Costs that rise: neighbours in the wrong order, by noise, start at almost the same."""
     fitted = isotonic(cost)
     steps = np.diff(fitted)
-    steps[steps <= 0] = 0.1 * max(float(steps.mean()), 1e-12)
+    usual = float(steps.mean()) or 1e-12 * fitted[-1] or 1.0
+    steps[steps <= 0] = 0.1 * usual
     return np.concatenate([fitted[:1], fitted[0] + np.cumsum(steps)])
 
 
@@ -161,6 +159,8 @@ def _start_returns(
 
 def _start_growth(response: np.ndarray, amounts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(location, scale) of q for costs on response."""
-    growth = np.diff(response) / response[:-1] / (1 - amounts[:-1] / amounts[1:])
+    growth = np.divide(
+        np.diff(response), response[:-1], out=np.zeros(len(response) - 1), where=response[:-1] > 0
+    ) / (1 - amounts[:-1] / amounts[1:])
     # The least steps together then start with less than LEAST_STEP of the response.
     return start_rise(growth, 1 / len(growth))
