@@ -33,6 +33,10 @@ def allocate(
     id_column: Annotated[
         str | None, typer.Option("--id", metavar="COL", help="Column to copy; else row numbers.")
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="COL", help="Column of users who get one treatment together."),
+    ] = None,
     missing: Annotated[
         str | None,
         typer.Option(metavar="error|indicator", help="As in `train`. (default: as trained)"),
@@ -56,6 +60,7 @@ def allocate(
             budget=budget,
             total_budget=total_budget,
             id_column=id_column,
+            cluster=cluster,
             missing=missing,
             na=options.parse_list(na),
             output=output,

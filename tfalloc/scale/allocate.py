@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from tfalloc import _files
 from tfalloc.data import FeatureSchema, feature_chunks
@@ -36,6 +37,7 @@ def allocate(
     budget: float | None = None,
     total_budget: float | None = None,
     id_column: str | None = None,
+    cluster: str | None = None,
     missing: str | None = None,
     na: Sequence[str] | None = None,
     output: str | os.PathLike[str] | None = None,
@@ -52,6 +54,8 @@ def allocate(
       total_budget: cost of all users together.
       id_column: column that names a user, copied byte for byte; None: the row number. Beware of
         spreadsheets: they run cells that begin with "=".
+      cluster: column of users who get one treatment together, such as a household or store; only
+        with a run. The budget is still that of users.
       missing: "error" or "indicator"; None: as trained.
       na: fields of a CSV that mean a missing value, beside the empty one; None: as trained.
       output: file to write the plan to, .csv or .parquet; None: none is written.
@@ -69,7 +73,7 @@ def allocate(
       >>> import tempfile, tfalloc
       >>> from pathlib import Path
       >>> folder = Path(tempfile.mkdtemp())
-      >>> trial = tfalloc.datasets.five_arms(2_000, seed=0)
+      >>> trial = tfalloc.datasets.synthetic(2_000, seed=0)
       >>> recipe = tfalloc.training.Recipe(budget=2.0, backbone="small", epochs=1, goal_weight=0.0)
       >>> _ = tfalloc.training.train(trial.data, recipe, folder / "run")
       >>> trial.data.frame().to_csv(folder / "users.csv", index=False)
@@ -87,7 +91,7 @@ def allocate(
         output_suffix(output)
         _files.check_free(output, overwrite=overwrite, directory=False)
         _files.require_writable(output)
-    asked = _Asked(users, id_column, missing, na, budget, total_budget, progress)
+    asked = _Asked(users, id_column, cluster, missing, na, budget, total_budget, progress)
     if not isinstance(model, Run) and (Path(model) / "saved_model.pb").is_file():
         plan = _by_saved_model(Path(model), asked)
     else:
@@ -119,6 +123,7 @@ class _Asked:
 
     users: Any
     id_column: str | None
+    cluster: str | None
     missing: str | None
     na: Sequence[str] | None
     budget: float | None
@@ -159,23 +164,58 @@ def _by_run(run: Run, asked: _Asked) -> Plan:
     found = ((names, predictions._asdict()) for names, predictions in users)
     ids, predicted = _collect(found, asked.progress)
     value, cost = predicted["response"], predicted["cost"]
-    best = solve(value, cost, budget=asked.budget, total_budget=asked.total_budget)
-    given = best.treatment[:, None]
+    if asked.cluster is None:
+        best = solve(value, cost, budget=asked.budget, total_budget=asked.total_budget)
+        treatment, upper_bound = best.treatment, best.upper_bound
+    else:
+        wanted = dataclasses.replace(asked, id_column=asked.cluster, na=na)
+        clusters = [names for names, _ in wanted.chunks(schema)]
+        member = _members(asked.cluster, np.concatenate(clusters))
+        best = solve(
+            _sums(value, member),
+            _sums(cost, member),
+            total_budget=asked.per_user(len(ids)) * len(ids),
+        )
+        treatment = best.treatment[member]
+        upper_bound = best.upper_bound * len(best.treatment) / len(ids)  # from clusters to users
+    given = treatment[:, None]
     return Plan(
         ids=ids,
         id_name=asked.id_name,
         names=list(run.config.data.treatments),
-        treatment=best.treatment,
+        treatment=treatment,
         response=np.take_along_axis(value, given, axis=1)[:, 0],
         cost_of=np.take_along_axis(cost, given, axis=1)[:, 0],
         budget=asked.per_user(len(given)),
         alpha=best.alpha,
-        upper_bound=best.upper_bound,
+        upper_bound=upper_bound,
     )
+
+
+def _members(column: str, ids: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+    """Number of the cluster of every user, [N]."""
+    member, names = pd.factorize(ids)
+    absent = (member < 0) | (names == "")[member]
+    if absent.any():
+        raise ValueError(
+            f"cluster {column!r} has no id in row {int(np.argmax(absent))}; expected one for each "
+            "user: give those without any an id of their own."
+        )
+    return member
+
+
+def _sums(x: npt.NDArray[Any], member: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+    """Sums over the users of each cluster, [N, K] -> [clusters, K]."""
+    return np.stack([np.bincount(member, weights=column) for column in x.T], axis=1)
 
 
 def _by_saved_model(directory: Path, asked: _Asked) -> Plan:
     """Asks a SavedModel's `allocate_for_budget` for every user, as a server would."""
+    if asked.cluster is not None:
+        raise ValueError(
+            f"cluster={asked.cluster!r} (--cluster) with the SavedModel {directory}, which answers "
+            "each user alone; expected the directory of a run."
+        )
     served = ServedPolicy(directory)
     policy, schema = served.policy, served.schema
     if policy.is_matrix:
