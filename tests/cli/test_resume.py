@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def kill_after_a_state(command, partial, wait):
 def test_killed_several_times_ends_with_the_same_metrics(tmp_path):
     trial = tmp_path / "trial.csv"
     make_frame(4000).to_csv(trial, index=False)
-    options = ("--epochs", "10", "--patience", "0", "--compare-two-stage", "--batch-size", "100")
+    options = ("--epochs", "6", "--patience", "0", "--compare-two-stage", "--batch-size", "100")
     whole = invoke(*arguments(trial, tmp_path / "whole", *options))
     assert whole.code == 0, whole.err
     output, partial = tmp_path / "run", tmp_path / "run.partial"
@@ -79,21 +80,29 @@ def test_killed_several_times_ends_with_the_same_metrics(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"trial.csv", "whole", "run"}
 
 
-@pytest.fixture
-def stopped(workspace, tmp_path, monkeypatch):
-    """(command, partial directory) of a run that died after its training."""
+@pytest.fixture(scope="module")
+def died(workspace, tmp_path_factory):
+    """Partial directory of a run that died after its training."""
     from tfalloc.training import pipeline
 
-    command = arguments(workspace.trial, tmp_path / "run", "--compare-two-stage")
+    folder = tmp_path_factory.mktemp("died")
 
     def dies(*arguments):
         raise OSError(5, "Input/output error", "disk")
 
-    with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "outcome_curve", dies)
-        result = invoke(*command)
-    assert result.code == 2
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pipeline, "_judge", dies)
+        result = invoke(*arguments(workspace.trial, folder / "run", "--compare-two-stage"))
+    assert result.code == 2 and result.err.splitlines()[-1] == "error: disk: Input/output error."
     assert "run.partial: the same command goes on from there" in " ".join(result.err.split())
+    return folder / "run.partial"
+
+
+@pytest.fixture
+def stopped(workspace, died, tmp_path):
+    """(command, partial directory) of a run that died after its training."""
+    shutil.copytree(died, tmp_path / "run.partial")
+    command = arguments(workspace.trial, tmp_path / "run", "--compare-two-stage")
     return command, tmp_path / "run.partial"
 
 
