@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tests.workspace import make_frame
 from tfalloc import mckp, scale
-from tfalloc.scale import allocate as module
+from tfalloc.scale.allocate import OUTPUT_COLUMNS
 from tfalloc.training import Run
 
 
@@ -51,7 +51,7 @@ def test_ids_come_out_byte_for_byte(workspace, users, tmp_path, suffix):
     assert plan.user.tolist() == ids
 
 
-@pytest.mark.parametrize("name", module.OUTPUT_COLUMNS)
+@pytest.mark.parametrize("name", OUTPUT_COLUMNS)
 def test_an_id_column_keeps_its_name(workspace, users, name):
     with pytest.raises(ValueError, match="rename it"):
         scale.allocate(workspace.run, users.assign(**{name: 1}), budget=0.4, id_column=name)
