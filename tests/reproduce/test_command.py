@@ -8,44 +8,41 @@ from tests.workspace import invoke
 from tfalloc.reproduce import synthetic
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("command") / "the results"
-    result = invoke("reproduce", "synthetic", "--fast", "--seeds", 1, "--output", folder)
-    assert result.code == 0 and "Q(v_gt)" in result.out
-    return folder
-
-
-def test_files_are_left(folder):
-    assert sorted(path.name for path in folder.iterdir()) == [
+def test_files_are_left(synthetic_folder):
+    assert sorted(path.name for path in synthetic_folder.iterdir()) == [
         *("figure.png", "runs.json", "table.md", "truth.png")
     ]
-    kept = json.loads((folder / "runs.json").read_text())
+    kept = json.loads((synthetic_folder / "runs.json").read_text())
     (maker,) = kept["makers"]
-    assert maker["command"] == f"tfalloc reproduce synthetic --fast --seeds 1 --output '{folder}'"
-    assert {run["key"]["seed"] for run in kept["runs"]} == {0}
+    assert (
+        maker["command"]
+        == f"tfalloc reproduce synthetic --fast --seeds 2 --output '{synthetic_folder}'"
+    )
+    assert {run["key"]["seed"] for run in kept["runs"]} == {0, 1}
 
 
-def test_interrupted_it_says_what_is_kept(folder, tmp_path, monkeypatch):
+def test_interrupted_it_says_what_is_kept(synthetic_folder, tmp_path, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(synthetic.Laboratory, "run", interrupt)
     options = ["reproduce", "synthetic", "--fast", "--output"]
-    result = invoke(*options, folder, "--seeds", 2)
+    result = invoke(*options, synthetic_folder, "--seeds", 3)
     assert result.code == 130 and result.err.endswith(
-        f"interrupted: finished runs are in {folder / 'runs.json'}: "
+        f"interrupted: finished runs are in {synthetic_folder / 'runs.json'}: "
         "the same command goes on from there.\n"
     )
-    result = invoke(*options, folder, "--restart")
+    result = invoke(*options, synthetic_folder, "--restart")
     assert result.err.endswith("the same command without --restart goes on from there.\n")
     result = invoke(*options, tmp_path / "new")
     assert result.code == 130 and result.err.endswith("interrupted: no output was written.\n")
     assert not (tmp_path / "new").exists()
 
 
-def test_other_sizes_are_refused_in_one_line(folder):
-    result = invoke("reproduce", "synthetic", "--fast", "--rows", 2000, "--output", folder)
+def test_other_sizes_are_refused_in_one_line(synthetic_folder):
+    result = invoke(
+        "reproduce", "synthetic", "--fast", "--rows", 2000, "--output", synthetic_folder
+    )
     assert result.code == 2 and result.err.count("\n") == 1
     assert "rows=1000, now rows=2000" in result.err and "--restart" in result.err
 

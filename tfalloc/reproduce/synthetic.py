@@ -79,7 +79,7 @@ class Settings:
     jit: bool = True
 
 
-FAST = Settings(1_000, 10, (20, 40), (20,), (20, 40, 80), jit=False)
+FAST = Settings(1_000, 10, (20,), (20,), (20, 40, 80), jit=False)
 
 
 def study(
