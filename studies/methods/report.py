@@ -40,9 +40,10 @@ def write(folder: Path, runs: Runs, order: Sequence[str], controls: Collection[s
     found = compared(runs.frame(), order, controls)
     write_file(folder / "table.md", _table(runs, found))
     height = 1.6 + 0.34 * len(found)
-    (axes,) = figures.panels(1, 1, width=8.4, height=height)
-    _draw(axes, runs, found)
-    figures.write([axes], folder / "figure.png")
+    with figures.drawing(folder / "figure.png"):
+        (axes,) = figures.panels(1, 1, width=8.4, height=height)
+        _draw(axes, runs, found)
+        figures.write([axes], folder / "figure.png")
 
 
 def compared(frame: pd.DataFrame, order: Sequence[str], controls: Collection[str]) -> pd.DataFrame:

@@ -148,6 +148,15 @@ def test_methods_keep_their_place_and_say_how_many_seeds_they_have(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_figure_that_fails_is_a_warning(tmp_path, monkeypatch):
+    runs = Runs(tmp_path / "runs.json", dataclasses.asdict(criteo.FAST))
+    runs.add({"method": CONTROL, "seed": 0}, {"aucc": 0.5, "true_aucc": 0.6}, 1.0)
+    monkeypatch.setattr(criteo_report, "_draw", lambda *_: 1 / 0)
+    with pytest.warns(UserWarning, match=r"figure.png was not drawn \(ZeroDivisionError"):
+        criteo_report.write(tmp_path, runs, NETS_OF)
+    assert (tmp_path / "table.md").exists() and not (tmp_path / "figure.png").exists()
+
+
 def test_without_its_control_there_is_no_table(tmp_path):
     runs = Runs(tmp_path / "runs.json", dataclasses.asdict(criteo.FAST))
 

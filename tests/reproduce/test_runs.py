@@ -86,7 +86,16 @@ def test_other_settings_are_refused_in_one_line_unless_restarted(path):
     assert len(Runs(path, {"rows": 10, "heads": "marginal"})) == 4, "nothing is lost until a run"
 
 
-@pytest.mark.parametrize("text", ['{"settings": {', '{"settings": {}, "makers": []}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"settings": {',
+        '{"settings": {}, "makers": []}',
+        '{"settings": {}, "makers": [], "runs": [{"key": {}, "figures": {}, "seconds": 1}]}',
+        '{"settings": {}, "makers": [], "runs": [{"key": {}, "figures": {}, "maker": 0}]}',
+        '{"settings": {}, "makers": [{"tfalloc": ""}], "runs": [{"key": {}, "maker": 0}]}',
+    ],
+)
 def test_a_damaged_file_is_refused(path, text):
     path.parent.mkdir()
     path.write_text(text)

@@ -77,10 +77,11 @@ def write(folder: Path, runs: Runs, seeds: int, weight: float, chosen: bool) -> 
         if len(found):  # else all were refused, as the table says
             online[calibration] = found
     write_file(folder / "table.md", _table(runs, offline, online, weight, chosen))
-    curve, test = figures.panels(1, 2, height=4.2)
-    _draw_curve(curve, offline, weight, _how(chosen))
-    _draw_test(test, online)
-    figures.write([curve], folder / "figure.png")
+    with figures.drawing(folder / "figure.png"):
+        curve, test = figures.panels(1, 2, height=4.2)
+        _draw_curve(curve, offline, weight, _how(chosen))
+        _draw_test(test, online)
+        figures.write([curve], folder / "figure.png")
 
 
 def _offline(runs: Runs, seeds: int) -> pd.DataFrame:

@@ -47,9 +47,10 @@ def write(folder: Path, runs: Runs, nets: Mapping[str, str]) -> None:
         "method", key=lambda names: names.map(place).fillna(len(place)), kind="stable"
     )
     write_file(folder / "table.md", _table(runs, frame, nets))
-    (axes,) = figures.panels(1, 1, width=8.0, height=4.6)
-    _draw(axes, runs, frame)
-    figures.write([axes], folder / "figure.png")
+    with figures.drawing(folder / "figure.png"):
+        (axes,) = figures.panels(1, 1, width=8.0, height=4.6)
+        _draw(axes, runs, frame)
+        figures.write([axes], folder / "figure.png")
 
 
 def _table(runs: Runs, frame: pd.DataFrame, nets: Mapping[str, str]) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +29,15 @@ def require_matplotlib() -> None:
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise ValueError("the figure needs matplotlib: pip install tfalloc[plots].")
+
+
+@contextmanager
+def drawing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Makes of a figure that fails a warning: the runs and the table are there without it."""
+    try:
+        yield
+    except Exception as error:
+        warnings.warn(f"{path} was not drawn ({type(error).__name__}: {error}).", stacklevel=3)
 
 
 def panels(rows: int, columns: int, *, width: float = 5.4, height: float = 3.7) -> list[Axes]:

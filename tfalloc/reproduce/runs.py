@@ -98,7 +98,7 @@ class Runs:
         return cls(path, _read(Path(path), Path(path).read_text("utf-8"))[0])
 
     def _text(self) -> str | None:
-        return self.path.read_text("utf-8") if self.path.exists() else None
+        return self.path.read_text("utf-8", "replace") if self.path.exists() else None
 
     def _refuse_foreign(self, products: Sequence[str]) -> None:
         """Refuses to write where somebody else's files are."""
@@ -302,9 +302,14 @@ def _read(
     """Settings, provenance and runs by the name of their key."""
     try:
         kept = json.loads(text)
-        runs = {_name(run["key"]): run for run in kept["runs"]}
-        return kept["settings"], list(kept["makers"]), runs
-    except (ValueError, KeyError, TypeError) as error:
+        makers, runs = kept["makers"], {_name(run["key"]): run for run in kept["runs"]}
+        for run in runs.values():
+            makers[run["maker"]]["tfalloc"]  # there is one, with versions
+            result = run["figures"] if "figures" in run else {"error": run["error"]}
+            if not isinstance(result, dict) or not isinstance(run["seconds"], (int, float)):
+                raise ValueError(f"run {run['key']} has no figures")
+        return dict(kept["settings"]), list(makers), runs
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ValueError(
             f"cannot read {path} ({type(error).__name__}: {error}); expected the runs of a study: "
             "it is damaged, pass --restart (restart=True) or another output."

@@ -20,15 +20,17 @@ EXACT = 0  # stands for all finite differences in place of N'
 def write(folder: Path, runs: Runs) -> None:
     """Writes table.md, figure.png (the paper's panels) and truth.png (ours) of the runs."""
     write_file(folder / "table.md", _table(runs))
-    panels = figures.panels(2, 2)
-    _draw_truth_curve(panels[0], runs)
-    _draw_cosine(panels[1], runs.frame(method="cosine"))
-    _draw_curves(panels[2:], runs)
-    figures.write(panels, folder / "figure.png")
-    panels = figures.panels(1, 2, height=4.2)
-    _draw_ascent(panels[0], runs)
-    _draw_sampling(panels[1], runs)
-    figures.write(panels, folder / "truth.png")
+    with figures.drawing(folder / "figure.png"):
+        panels = figures.panels(2, 2)
+        _draw_truth_curve(panels[0], runs)
+        _draw_cosine(panels[1], runs.frame(method="cosine"))
+        _draw_curves(panels[2:], runs)
+        figures.write(panels, folder / "figure.png")
+    with figures.drawing(folder / "truth.png"):
+        panels = figures.panels(1, 2, height=4.2)
+        _draw_ascent(panels[0], runs)
+        _draw_sampling(panels[1], runs)
+        figures.write(panels, folder / "truth.png")
 
 
 def named(directions: int) -> str:
@@ -93,7 +95,7 @@ def _readings(sample: pd.DataFrame, arms: list[int]) -> list[str]:
             rows.append([f"K = {number}, {shown}", paper, _spread(q), f"{true:.4f}", far])
     columns = ["", "paper, one trial", "Q, mean ± sd of one trial", "true value", "paper is at"]
     return [
-        f"Q of the true responses and of the start over {sample.seed.nunique()} trials:",
+        f"Q of the true responses and of the start (trials: {sample.seed.nunique()}):",
         tables.markdown(columns, rows),
         "The start is drawn independently of the truth, so that its assignment is worth less than "
         "one arm for everyone: arm 2 costs 2.0 too, and is worth .05 + .15 = .2000 in expectation "
@@ -205,7 +207,11 @@ def _draw_ascent(axes: Any, runs: Runs) -> None:
     rise = PAPER["q_end"] - PAPER["q_start"]
     axes.plot(runs.settings["steps"], rise, "*", color=figures.INK, markersize=11, label="paper")
     count = runs.frame(method="sample").seed.nunique()
-    title = f"What the steps gain, {count} trials"
+    title = (
+        f"What the steps gain, mean of {count} trials ± 1 sd"
+        if count > 1
+        else "What the steps gain"
+    )
     figures.name(axes, title, "step of Adam", "change in response per user")
     figures.legend(axes)
 

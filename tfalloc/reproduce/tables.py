@@ -277,8 +277,9 @@ def made_by(provenance: Sequence[Mapping[str, Any]], seconds: float | None = Non
     """
     commands: dict[str, list[str]] = {}
     for each in provenance:
-        by = ", ".join(f"{label} {each[name]}" for name, label in _SOFTWARE.items())
-        typed = commands.setdefault(f"({by}; {each['cores']} cores, {each['machine']})", [])
+        by = ", ".join(f"{label} {each.get(name, '?')}" for name, label in _SOFTWARE.items())
+        machine = f"{each.get('cores', '?')} cores, {each.get('machine', '?')}"
+        typed = commands.setdefault(f"({by}; {machine})", [])
         typed += [f"`{each['command']}`"] if "command" in each else []
     parts = ["\n".join([*typed, by]) for by, typed in commands.items()]
     if seconds is not None:
