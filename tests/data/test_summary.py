@@ -9,7 +9,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from tfalloc.data import RCTData
-from tfalloc.data.balance import chi_square_tail
+from tfalloc.data.summary import chi_square_tail
 
 
 def trial(rows, seed, confounded=0.0, arms=2, weight=None):

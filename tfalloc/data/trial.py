@@ -10,15 +10,14 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tfalloc.data import balance, tables
 from tfalloc.data import schema as schemas
+from tfalloc.data import tables
 from tfalloc.data.batches import make_dataset
-from tfalloc.data.columns import NUMERIC, STRING, as_series
-from tfalloc.data.moments import ArmMoments, TrialStats, measure
+from tfalloc.data.columns import as_series
+from tfalloc.data.moments import TrialStats, measure
 from tfalloc.data.rows import concatenate, encode, row_indices
 from tfalloc.data.schema import Schema
-from tfalloc.data.sources import MemorySource, StreamedSource, divide, fingerprint, split_key
-from tfalloc.data.summary import TrialSummary, summarise
+from tfalloc.data.sources import MemorySource, StreamedSource, divide, split_key
 from tfalloc.data.view import TrialView
 
 Features = Mapping[str, Any] | np.ndarray
@@ -110,7 +109,7 @@ class RCTData(TrialView):
             else:
                 source.schema = schema
         self._schema, self._source = schema, source
-        self._summary: TrialSummary | None = None
+        self._summary = None
 
     @classmethod
     def _of(cls, schema: Schema, source: Any, **state: Any) -> RCTData:
@@ -352,84 +351,4 @@ class RCTData(TrialView):
             repeat=repeat,
             epoch_varying=epoch_varying,
             start=start,
-        )
-
-    def fingerprint(self) -> str:
-        """Returns 16 hexadecimal digits that other rows, columns or another order would change.
-
-        Streamed data are known by their statistics and row groups, without reading them.
-
-        Example:
-          >>> data = RCTData({"age": [30, 41]}, [0, 1], [0, 1], [0, 2])
-          >>> data.fingerprint() == data.take([1, 0]).fingerprint()
-          False
-        """
-        return fingerprint(self._schema, self._source, self._stats)
-
-    @property
-    def failure(self) -> Exception | None:
-        """What last went wrong in reading batches, before TensorFlow made its own error of it."""
-        return self._source.failure
-
-    def frame(self) -> pd.DataFrame:
-        """Returns features and the columns treatment (label), response, cost, propensity, … .
-
-        Raises:
-          ValueError: streamed data, or a feature has the name of one of these columns.
-        """
-        block, features = self._block("frame()"), self.features
-        columns: dict[str, Any] = (
-            {f"feature_{i}": features[:, i] for i in range(features.shape[1])}
-            if isinstance(features, np.ndarray)
-            else dict(features)
-        )
-        arms: Any = np.array(self.treatment_names, object)[block.treatment]
-        targets = {
-            "treatment": arms if self._schema.arms.by_label else block.treatment,
-            "response": block.response,
-            "cost": block.cost,
-            "propensity": block.propensity,
-        }
-        if block.weight is not None:
-            targets["sample_weight"] = block.weight
-        for name in targets:
-            if name in columns:
-                raise ValueError(
-                    f"feature {name!r} has the name of a target column of frame(); rename it first."
-                )
-        return pd.DataFrame({**columns, **targets})
-
-    def arm_moments(self, outcome: str) -> ArmMoments:
-        """Returns mean, variance and kind of an outcome by arm, without another pass.
-
-        Args:
-          outcome: "response" or "cost".
-
-        Raises:
-          ValueError: another outcome is asked for.
-        """
-        if outcome not in ("response", "cost"):
-            raise ValueError(f"outcome={outcome!r}; expected 'response' or 'cost'.")
-        return self._stats.moments(outcome)
-
-    def describe(self) -> TrialSummary:
-        """Returns arms, outcomes with standard errors, and the check of randomisation."""
-        if self._summary is None:
-            found = balance.check(self._source.blocks(), self._schema, self._stats)
-            design = self._schema.propensity_table if self.propensity_source == "mapping" else None
-            self._summary = summarise(self._stats, found, self._schema, self.response_kind, design)
-        return self._summary
-
-    def summary(self, print_fn: Any = print) -> None:
-        """Prints `describe()` as a table, with a WARNING line if randomisation looks broken."""
-        print_fn(str(self.describe()))
-
-    def __repr__(self) -> str:
-        kinds = list(self._schema.kinds.values())
-        where = "streamed" if self.streaming else "in memory"
-        return (
-            f"RCTData({self.num_rows:,} rows {where}, {kinds.count(NUMERIC)} numeric and "
-            f"{kinds.count(STRING)} string features, {self.num_treatments} treatments "
-            f"{self.treatment_names[:6]}, {self.response_kind} response, "
-            f"propensity {self.propensity_source})"
         )

@@ -1,15 +1,19 @@
-"""The read-only side of `RCTData`: what the data are, and their columns."""
+"""The read-only side of `RCTData`: what the data are, their columns, and what they say."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from tfalloc.data.moments import TrialStats
+from tfalloc.data.columns import NUMERIC, STRING
+from tfalloc.data.moments import ArmMoments, TrialStats
 from tfalloc.data.rows import Block
 from tfalloc.data.schema import Schema
-from tfalloc.data.sources import MemorySource, Source
+from tfalloc.data.sources import MemorySource, Source, fingerprint
+from tfalloc.data.summary import TrialSummary, check_balance, summarise
 
 
 class TrialView:
@@ -19,6 +23,7 @@ class TrialView:
     _source: Source
     _stats: TrialStats
     _depth: int  # splits above this part
+    _summary: TrialSummary | None  # once it was asked for
 
     # What the data are.
 
@@ -147,6 +152,88 @@ class TrialView:
         if self._source.roles.cluster is None:
             return None
         return np.concatenate([block.cluster for block in self._source.blocks()])
+
+    # What they say.
+
+    def fingerprint(self) -> str:
+        """Returns 16 hexadecimal digits that other rows, columns or another order would change.
+
+        Streamed data are known by their statistics and row groups, without reading them.
+
+        Example:
+          >>> data = RCTData({"age": [30, 41]}, [0, 1], [0, 1], [0, 2])
+          >>> data.fingerprint() == data.take([1, 0]).fingerprint()
+          False
+        """
+        return fingerprint(self._schema, self._source, self._stats)
+
+    @property
+    def failure(self) -> Exception | None:
+        """What last went wrong in reading batches, before TensorFlow made its own error of it."""
+        return self._source.failure
+
+    def frame(self) -> pd.DataFrame:
+        """Returns features and the columns treatment (label), response, cost, propensity, … .
+
+        Raises:
+          ValueError: streamed data, or a feature has the name of one of these columns.
+        """
+        block, features = self._block("frame()"), self.features
+        columns: dict[str, Any] = (
+            {f"feature_{i}": features[:, i] for i in range(features.shape[1])}
+            if isinstance(features, np.ndarray)
+            else dict(features)
+        )
+        arms: Any = np.array(self.treatment_names, object)[block.treatment]
+        targets = {
+            "treatment": arms if self._schema.arms.by_label else block.treatment,
+            "response": block.response,
+            "cost": block.cost,
+            "propensity": block.propensity,
+        }
+        if block.weight is not None:
+            targets["sample_weight"] = block.weight
+        for name in targets:
+            if name in columns:
+                raise ValueError(
+                    f"feature {name!r} has the name of a target column of frame(); rename it first."
+                )
+        return pd.DataFrame({**columns, **targets})
+
+    def arm_moments(self, outcome: str) -> ArmMoments:
+        """Returns mean, variance and kind of an outcome by arm, without another pass.
+
+        Args:
+          outcome: "response" or "cost".
+
+        Raises:
+          ValueError: another outcome is asked for.
+        """
+        if outcome not in ("response", "cost"):
+            raise ValueError(f"outcome={outcome!r}; expected 'response' or 'cost'.")
+        return self._stats.moments(outcome)
+
+    def describe(self) -> TrialSummary:
+        """Returns arms, outcomes with standard errors, and the check of randomisation."""
+        if self._summary is None:
+            found = check_balance(self._source.blocks(), self._schema, self._stats)
+            design = self._schema.propensity_table if self.propensity_source == "mapping" else None
+            self._summary = summarise(self._stats, found, self._schema, self.response_kind, design)
+        return self._summary
+
+    def summary(self, print_fn: Any = print) -> None:
+        """Prints `describe()` as a table, with a WARNING line if randomisation looks broken."""
+        print_fn(str(self.describe()))
+
+    def __repr__(self) -> str:
+        kinds = list(self._schema.kinds.values())
+        where = "streamed" if self.streaming else "in memory"
+        return (
+            f"RCTData({self.num_rows:,} rows {where}, {kinds.count(NUMERIC)} numeric and "
+            f"{kinds.count(STRING)} string features, {self.num_treatments} treatments "
+            f"{self.treatment_names[:6]}, {self.response_kind} response, "
+            f"propensity {self.propensity_source})"
+        )
 
     def _block(self, wanted: str) -> Block:
         if isinstance(self._source, MemorySource):
