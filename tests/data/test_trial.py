@@ -469,6 +469,7 @@ def test_clusters_are_kept_whole(source):
     assert abs(len(parts[0]) / 2000 - 0.7) < 4 * np.sqrt(0.21 / 500)
     again = [set(rows_of(part)["number"] // 4) for part in parts[0].split([0.5, 0.5], seed=1)]
     assert not again[0] & again[1] and min(map(len, again)) > 100
+    assert len(set(rows_of(parts[1])["cluster"])) == len(homes[1])
     if not data.streaming:
         assert len(set(data.cluster)) == 500
         assert len(set(parts[1].cluster)) == len(homes[1])

@@ -79,6 +79,8 @@ def make_dataset(
             packed.append(block.numeric.reshape(count, size, len(schema.numeric)))
         if schema.strings:
             packed.append(block.codes.reshape(count, size, len(schema.strings)))
+        if block.cluster is not None:
+            packed.append(block.cluster.reshape(count, size))
         return tuple(packed)
 
     def generate() -> Iterator[tuple[np.ndarray, ...]]:
@@ -120,6 +122,8 @@ def make_dataset(
         signature.append(tf.TensorSpec([None, rows, len(schema.numeric)], tf.float32))
     if schema.strings:
         signature.append(tf.TensorSpec([None, rows, len(schema.strings)], tf.int32))
+    if schema.clustered:
+        signature.append(tf.TensorSpec([None, rows], tf.int64))
     dataset = tf.data.Dataset.from_generator(generate, output_signature=tuple(signature)).unbatch()
     vocabularies = {name: tf.constant(schema.categories[name]) for name in schema.strings}
 
@@ -133,7 +137,7 @@ def make_dataset(
                 numeric = tf.unstack(packed[0], axis=1)
                 columns.update(zip(schema.numeric, numeric, strict=True))
             if schema.strings:
-                codes = tf.unstack(packed[-1], axis=1)
+                codes = tf.unstack(packed[1 if schema.numeric else 0], axis=1)
                 for name, code in zip(schema.strings, codes, strict=True):
                     columns[name] = tf.gather(vocabularies[name], code)
             features = {name: columns[name] for name in schema.kinds}
@@ -143,6 +147,8 @@ def make_dataset(
             "cost": targets[1],
             "propensity": targets[2],
         }
+        if schema.clustered:
+            labels["cluster"] = packed[-1]
         return (features, labels, targets[3]) if schema.weighted else (features, labels)
 
     dataset = dataset.map(unpack, num_parallel_calls=2, deterministic=True)

@@ -37,6 +37,7 @@ class Schema(FeatureSchema):
       propensity_table: share per arm [K] unless a column gives propensities.
       propensity_source: "observed", "column" or "mapping".
       weighted: whether rows have sample weights.
+      clustered: whether rows have clusters.
     """
 
     categories: dict[str, tuple[str, ...]]
@@ -46,6 +47,7 @@ class Schema(FeatureSchema):
     propensity_table: np.ndarray | None
     propensity_source: str
     weighted: bool
+    clustered: bool = False
 
     def with_shares(self, shares: np.ndarray) -> Schema:
         """Returns the schema with observed shares [K] as propensities."""
@@ -285,6 +287,7 @@ def _found(
         propensity_table=None if propensity is None else _share_table(arms, propensity),
         propensity_source=source if propensity is None else "mapping",
         weighted=scan.roles.sample_weight is not None,
+        clustered=scan.roles.cluster is not None,
     )
 
 

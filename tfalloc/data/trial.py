@@ -315,6 +315,8 @@ class RCTData(TrialView):
     ) -> tf.data.Dataset:
         """Returns `(features, {"treatment", "response", "cost", "propensity"}[, sample_weight])`.
 
+        A trial with clusters has their ids (int64) among the targets, as "cluster".
+
         Features are a dict of tensors [batch] (a matrix [batch, F] if the data are one);
         treatments are int32, strings are tf.string, everything else float32.
 
