@@ -17,7 +17,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -70,6 +69,7 @@ class CsvTable:
         if isinstance(na, str):
             raise ValueError(f"na={na!r} is one string; expected a list of fields, such as ['NA'].")
         self._missing = pa.array(["", *na], pa.string())
+        self._types: dict[str, str] = {}
         if not os.path.isfile(self.path):
             raise FileNotFoundError(f"no CSV file at {self.path}; expected the path of a file.")
         with self._readable(), self._opened() as file:
@@ -81,13 +81,13 @@ class CsvTable:
         self.columns = [name or f"Unnamed: {i}" for i, name in enumerate(header)]
         require_unique(self.columns)
 
-    def head(self) -> pd.DataFrame:
-        """A made-up row that shows each column's type."""
+    def head(self, columns: Sequence[str]) -> pd.DataFrame:
+        """A made-up row that shows the type of some columns."""
         types = {INTEGER: "int64", FLOAT: "float64", BOOLEAN: "boolean", TEXT: "object"}
         return pd.DataFrame(
             {
                 name: pd.Series(["a" if type_ == TEXT else 0], dtype=types[type_])
-                for name, type_ in self.types.items()
+                for name, type_ in self.types(columns).items()
             }
         )
 
@@ -107,11 +107,9 @@ class CsvTable:
         Raises:
           ValueError: a damaged file, or text where numbers are due.
         """
-        kinds = kinds or {}
-        wanted = {
-            name: {NUMERIC: FLOAT, STRING: TEXT}[kinds[name]] if name in kinds else self.types[name]
-            for name in columns
-        }
+        wanted = self.types([name for name in columns if name not in (kinds or {})])
+        told = {name: {NUMERIC: FLOAT, STRING: TEXT}[kind] for name, kind in (kinds or {}).items()}
+        wanted = {name: told.get(name) or wanted[name] for name in columns}
         first_row = 0
         for batch in self._batches([*wanted, *([ids] if ids and ids not in wanted else [])]):
             found: dict[str, Any] = {}
@@ -133,15 +131,19 @@ class CsvTable:
             yield row, frame
             row += len(frame)
 
-    @cached_property
-    def types(self) -> dict[str, str]:
-        """Column -> "integer", "float", "boolean" or "text", by all of its fields."""
-        seen = {name: _Guess(name) for name in self.columns}
-        for batch in self._batches(self.columns):
-            for name, guess in seen.items():
+    def types(self, columns: Sequence[str]) -> dict[str, str]:
+        """Column -> "integer", "float", "boolean" or "text", by all of its fields.
+
+        Raises:
+          ValueError: a damaged file, or a column of numbers and of fields such as "NA".
+        """
+        guesses = {name: _Guess(name) for name in columns if name not in self._types}
+        for batch in self._batches(list(guesses)) if guesses else ():
+            for name, guess in guesses.items():
                 if guess.open:
                     guess.look_at(self._without_missing(batch.column(name)))
-        return {name: guess.type(self.path) for name, guess in seen.items()}
+        self._types.update({name: guess.type(self.path) for name, guess in guesses.items()})
+        return {name: self._types[name] for name in columns}
 
     def _without_missing(self, column: Any) -> Any:
         absent = pc.is_in(column, value_set=self._missing)

@@ -96,13 +96,13 @@ def from_table(
     """Resolves a user's choices against a table.
 
     Args:
-      table: has `columns`, all names; `head()`, rows that show each column's type; and
-        `chunks(names)`, which yields all rows of these columns. That is read once, for the
-        treatment, the string features and what else decides arms and codes.
+      table: has `columns`, all names; `head(names)`, rows that show each type; and `chunks(names)`,
+        which yields all rows of these columns. That is read once, for the treatment, the string
+        features and what else decides arms and codes.
       treatment, response, cost, features, propensity, sample_weight, treatments, missing, positive,
         cluster, exclude: as `RCTData.from_frame`.
     """
-    columns, head = list(table.columns), table.head()
+    columns = list(table.columns)
     require_unique(columns)
     roles = Roles(
         treatment,
@@ -120,6 +120,7 @@ def from_table(
             "their own for response, cost, propensity and weight."
         )
     names = _feature_names(columns, roles, features, exclude)
+    head = table.head([*names, *roles.columns()])
     kinds = {name: checks.kind_of(name, head[name]) for name in names}
     scan = _Scan(roles, kinds, head, missing, treatments is None)
     wanted = list(dict.fromkeys([*scan.columns, *scan.strings]))

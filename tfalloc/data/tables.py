@@ -150,9 +150,9 @@ class FrameTable:
         self.columns = [str(name) for name in frame.columns]
         self._frame = frame.set_axis(self.columns, axis=1)
 
-    def head(self) -> pd.DataFrame:
-        """All rows."""
-        return self._frame
+    def head(self, columns: Sequence[str]) -> pd.DataFrame:
+        """All rows, only `columns`."""
+        return self._frame[list(columns)]
 
     def chunks(self, columns: list[str]) -> Iterator[pd.DataFrame]:
         """Yields all rows, only `columns`."""
@@ -204,10 +204,10 @@ class ParquetTable:
         """Rows of every row group."""
         return [group.row_groups[0].num_rows for group, _ in self._groups]
 
-    def head(self) -> pd.DataFrame:
-        """The first rows, or none, to show each column's type."""
+    def head(self, columns: Sequence[str]) -> pd.DataFrame:
+        """The first rows, or none, to show the type of some columns."""
         with _readable(self.path):
-            table = self._dataset.head(1000)
+            table = self._dataset.head(1000, columns=list(columns))
         return table.to_pandas(types_mapper=NULLABLE.get)
 
     def chunks(
