@@ -29,12 +29,14 @@ class Arms:
     def encode(self, column: Any) -> np.ndarray:
         """Returns raw treatments as int32 [N] in [0, K)."""
         if self.by_label:
-            labels = pd.Series(column).astype(object).to_numpy()
+            codes, found = pd.factorize(pd.Series(column))
+            if (codes < 0).any():
+                raise_unknown_label(None, self.names)
+            labels = [_text(label) for label in found]
             index = pd.Index(self.names).get_indexer(pd.Index(labels, dtype=object))
-            unknown = index < 0
-            if unknown.any():
-                raise_unknown_label(labels[unknown][0], self.names)
-            return index.astype(np.int32)
+            if (index < 0).any():
+                raise_unknown_label(labels[int(np.argmax(index < 0))], self.names)
+            return index.astype(np.int32)[codes]
         arms = as_indices(column)
         check_range(arms, len(self.names))
         return arms.astype(np.int32)
@@ -149,9 +151,9 @@ def find_arms(
     if names is not None and len(set(names)) < len(names):
         raise ValueError(f"treatments {shorten(names)} repeat a label; expected distinct labels.")
     if by_label:
-        labels = [v.decode() if isinstance(v, bytes) else str(v) for v in distinct]
+        labels = [_text(label) for label in distinct]
         if names is None:
-            names = tuple(v.decode() if isinstance(v, bytes) else str(v) for v in order or labels)
+            names = tuple(_text(label) for label in order or labels)
         names = tuple(_spelled(name, labels) or name for name in names)
         for label in labels:
             if label not in names:
@@ -181,6 +183,10 @@ def find_arms(
             f"the trial has one treatment, {names[0]!r}; expected at least two arms to compare."
         )
     return Arms(names, by_label)
+
+
+def _text(label: Any) -> str:
+    return label.decode() if isinstance(label, bytes) else str(label)
 
 
 def _spelled(label: str, known: Sequence[str]) -> str | None:
