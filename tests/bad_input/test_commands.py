@@ -6,6 +6,7 @@ A refused command ends with exit code 2, its last line on stderr is the only one
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,30 @@ def truncated(name: str, whole: Files, keep: float = 0.5) -> Files:
         (here / name).write_bytes(data[: int(keep * len(data))])
 
     return write
+
+
+def inside(folder: str, name: str) -> Files:
+    """A file in a directory that somebody else has made."""
+
+    def write(here: Path, workspace: Workspace) -> None:
+        (here / folder).mkdir()
+        (here / folder / name).write_text("{}")
+
+    return write
+
+
+def without(*keys: str) -> Callable[[Path], object]:
+    """Takes a key out of a run's config.json."""
+
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        inner = config
+        for key in keys[:-1]:
+            inner = inner[key]
+        del inner[keys[-1]]
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return change
 
 
 def model(change: Callable[[Path], object], saved: bool = False) -> Files:
@@ -235,6 +260,9 @@ TABLE: dict[str, Case] = {
     **option("learning rate", "--learning-rate", "--learning-rate", 0),
     **option("epochs", "--epochs", "--epochs", 0),
     **option("batch size", "--batch-size", "--batch-size", 0),
+    **option("batch size of 401 digits", "below 2^31", "--batch-size", 10**400),
+    **option("epochs of 401 digits", "below 2^31", "--epochs", 10**400),
+    **option("budget of 401 digits", "finite", "--budget", 10**400),
     **option("test share", "--test-share", "--test-share", 1),
     **option("validation share", "--validation-share", "--validation-share", 0),
     **option("seed", "--seed", "--seed", -1),
@@ -258,6 +286,19 @@ TABLE: dict[str, Case] = {
     "demo is there": Case(
         "exists", ["demo", "--output", "{here}/d"], lambda here, _: (here / "d").mkdir()
     ),
+    "run is remote": Case("remote", train(output="gs://bucket/run")),
+    "plan is remote": Case("remote", allocate(output="s3://bucket/plan.csv")),
+    "export is remote": Case("remote", export(output="gs://bucket/s")),
+    "demo is remote": Case("remote", ["demo", "--output", "gs://bucket/d"]),
+    "numbers are remote": Case("remote", evaluate("--output", "gs://bucket/n.json")),
+    "run of others": Case("did not write", train("--overwrite"), inside("run", "config.json")),
+    "export of others": Case("did not write", export("--overwrite"), inside("s", "saved_model.pb")),
+    "demo of others": Case(
+        "did not write",
+        ["demo", "--overwrite", "--output", "{here}/d"],
+        inside("d", "config.json"),
+    ),
+    "work of others": Case("in the way", train("--restart"), inside("run.partial", "output")),
     # Models.
     **directory("absent model", "no directory", lambda *_: None),
     **directory("empty model", "not a model directory", lambda here, _: (here / "model").mkdir()),
@@ -269,6 +310,10 @@ TABLE: dict[str, Case] = {
     **directory(
         "config is no JSON", "damaged", model(lambda f: (f / "config.json").write_text("{"))
     ),
+    **directory("config without data", "data: ", model(without("data"))),
+    **directory("config without rows", "data.rows: ", model(without("data", "rows"))),
+    **directory("config without a cost", "columns.cost: ", model(without("columns", "cost"))),
+    **directory("config without a budget", "budget: ", model(without("options", "budget"))),
     **directory(
         "half a SavedModel", "damaged", model(halved("saved_model.pb"), saved=True), runs=False
     ),
@@ -313,6 +358,11 @@ for _model in ("{run}", "{saved}"):
             table("u.csv", lambda frame: frame.head(0)),
         ),
         f"unknown id, {_of}": Case("'uid'", allocate("--id", "uid", model=_model)),
+        f"id named as the plan's column, {_of}": Case(
+            "rename it", allocate("--id", "cost", model=_model)
+        ),
+        f"unknown cluster, {_of}": Case("", allocate("--cluster", "home", model=_model)),
+        f"bogus missing, {_of}": Case("'bogus'", allocate("--missing", "bogus", model=_model)),
         f"infeasible plan, {_of}": Case(
             "infeasible", allocate(model=_model, budget=("--budget", 0.01))
         ),
