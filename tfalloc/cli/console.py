@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -22,14 +23,20 @@ PIPE_WIDTH = 120
 """Columns of a table that goes to a file or a pipe, where Rich would assume 80."""
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leaves it to `errors`, where Rich would end the process with its own code."""
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
 def out() -> Console:
     """Results. Made anew each time, so that a redirected stdout is respected."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    return _Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def err() -> Console:
     """Progress, notes and warnings."""
-    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
+    return _Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
 
 
 def note(text: str) -> None:
