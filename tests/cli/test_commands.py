@@ -125,7 +125,7 @@ def test_held_out_rows_are_known_by_their_content(tmp_path: Path, workspace: Wor
     refused = invoke("evaluate", run, changed, "--held-out")
     assert refused.code == 2 and "has changed since" in refused.err
     done = invoke("evaluate", run, copy, "--held-out")
-    assert done.code == 0 and "held" not in done.err
+    assert done.code == 0, done.err
 
 
 @pytest.mark.parametrize(("suffix", "total"), [(".csv", False), (".parquet", True)])

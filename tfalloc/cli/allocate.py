@@ -9,6 +9,7 @@ import typer
 
 from tfalloc.cli import console, options
 from tfalloc.cli.console import start_tensorflow
+from tfalloc.training.run import Run
 
 if TYPE_CHECKING:
     from tfalloc.scale import Plan
@@ -49,6 +50,9 @@ def allocate(
     A run is solved exactly for these users, with a certificate. A SavedModel answers each user
     alone, at the price that its budget table holds, as it would when serving.
     """
+    if not (model / "saved_model.pb").is_file():
+        Run.read(model)
+    options.check_data(data)
     console.note("starting TensorFlow …")
     start_tensorflow()
     from tfalloc.scale import allocate as allocate_users

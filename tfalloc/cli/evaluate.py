@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tfalloc import _files
-from tfalloc._files import is_csv
 from tfalloc._version import __version__
 from tfalloc.cli import console, options
 from tfalloc.cli.console import start_tensorflow
@@ -53,7 +52,7 @@ def evaluate(
         _files.check_free(output, overwrite=overwrite, directory=False)
         _files.require_writable(output)
     run = Run.read(directory)
-    is_csv(data)
+    options.check_data(data)
     given = {
         "treatment": treatment,
         "response": response,

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from tfalloc import _files
-from tfalloc._files import is_csv
 from tfalloc.cli import console, options
 from tfalloc.cli.console import start_tensorflow
 from tfalloc.training.run import Run
@@ -42,7 +41,7 @@ def export(
     """Export a run for TensorFlow Serving: predictions, and treatments within a budget."""
     _files.check_free(output, overwrite=overwrite)
     run = Run.read(directory)
-    is_csv(population)
+    options.check_data(population)
     if calibration not in ("predicted", "trial"):
         raise ValueError(f"--calibration {calibration}: expected predicted or trial.")
     budgets = None if budget is None else options.parse_budget(budget)

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tfalloc._files import is_csv
 from tfalloc.training.recipe import Budget, Recipe, RecipeError
 
 Data = Annotated[
@@ -79,6 +80,16 @@ Na = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Of everything random: the same seed repeats the run.")]
 Jit = Annotated[bool, typer.Option(help="Compile the training step with XLA.")]
+
+
+def check_data(path: str) -> None:
+    """Refuses a file that is not there, before TensorFlow takes its seconds to start.
+
+    Raises:
+      FileNotFoundError, ValueError: nothing there, or another suffix.
+    """
+    if is_csv(path) and not Path(path).is_file():
+        raise FileNotFoundError(f"no CSV file at {path}; expected the path of a file.")
 
 
 def recipe_options(command: Callable[..., None]) -> Callable[..., None]:

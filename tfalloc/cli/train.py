@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tfalloc import _files
-from tfalloc._files import is_csv
 from tfalloc.cli import console, options
 from tfalloc.cli.console import start_tensorflow
 from tfalloc.training.columns import Columns
@@ -61,7 +60,7 @@ def train(
     """
     _files.check_free(output, overwrite=overwrite)
     _files.require_writable(output)
-    is_csv(data)
+    options.check_data(data)
     columns = Columns(
         treatment=treatment,
         response=response,
