@@ -43,9 +43,8 @@ def test_streams_that_are_closed(tmp_path, line, code, said):
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_in_the_first_second(tmp_path, workspace, number, code):
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # not ignored, as in a job
+def test_a_signal_in_the_first_second(tmp_path, workspace):
+    # Ctrl-C takes the same way, and comes in the middle of training in test_commands.py.
     process = subprocess.Popen(
         [*TFALLOC, "train", str(workspace.trial), *COLUMNS, *QUICK, "--budget", "0.4",
          "--output", str(tmp_path / "run")],
@@ -53,14 +52,13 @@ def test_signals_in_the_first_second(tmp_path, workspace, number, code):
         stdout=subprocess.DEVNULL,
         text=True,
     )  # fmt: skip
-    signal.signal(signal.SIGINT, before)
     try:
         assert process.stderr is not None
         assert "starting TensorFlow" in process.stderr.readline()
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
         _, rest = process.communicate(timeout=120)
     finally:
         process.kill()
-    assert process.returncode == code
+    assert process.returncode == 143
     assert rest.splitlines()[-1] == "interrupted: no output was written."
     assert "Traceback" not in rest and not any(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""`tfalloc train` killed at random moments, and given again."""
+"""`tfalloc train` killed, and given again."""
 
 import json
 import os
@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -57,7 +56,7 @@ def kill_after_a_state(command, partial, wait):
     return process.returncode
 
 
-def test_killed_several_times_ends_with_the_same_metrics(tmp_path):
+def test_killed_ends_with_the_same_metrics(tmp_path):
     trial = tmp_path / "trial.csv"
     make_frame(4000).to_csv(trial, index=False)
     options = ("--epochs", "6", "--patience", "0", "--compare-two-stage", "--batch-size", "100")
@@ -65,13 +64,9 @@ def test_killed_several_times_ends_with_the_same_metrics(tmp_path):
     assert whole.code == 0, whole.err
     output, partial = tmp_path / "run", tmp_path / "run.partial"
     command = arguments(trial, output, *options)
-    rng = np.random.default_rng(0)
-    kills = 0
-    for wait in rng.uniform(0, 0.5, 2):
-        code = kill_after_a_state(command, partial, wait)
-        kills += code == -signal.SIGKILL
-        assert not output.exists() or code == 0
-    assert kills == 2
+    # Several kills: tests/models/test_resume.py. This is the command and its files.
+    assert kill_after_a_state(command, partial, wait=0.2) == -signal.SIGKILL
+    assert not output.exists()
     last = invoke(*command)
     assert last.code == 0, last.err
     assert "resuming at epoch" in last.err
