@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
-QUICK = ["--epochs", "1", "--no-jit"]
+QUICK = ["--epochs", "1", "--no-jit", "--goal-weight", "0"]
 
 
 def blocks(language: str) -> list[str]:
