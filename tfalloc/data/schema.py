@@ -104,6 +104,9 @@ def from_table(
     """
     columns = list(table.columns)
     require_unique(columns)
+    for role, name in {"treatment": treatment, "response": response, "cost": cost}.items():
+        if name is None:
+            raise ValueError(f"{role}=None; expected one of the columns {shorten(columns)}.")
     roles = Roles(
         treatment,
         response,
