@@ -30,7 +30,7 @@ test: $(VENV)/.installed ## run the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=20 tests
 
 doctest: $(VENV)/.installed ## run the examples in docstrings
-	$(BIN)/python -m pytest --doctest-modules tfalloc studies -p no:cacheprovider
+	$(BIN)/python -m pytest -p tests.conftest --doctest-modules tfalloc studies -p no:cacheprovider
 
 lint: $(VENV)/.installed ## check style and format
 	$(BIN)/ruff check .
