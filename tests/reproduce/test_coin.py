@@ -233,7 +233,7 @@ def test_served_users_respond_as_the_truth_says(tmp_path):
 def test_relative_difference_has_the_error_of_two_samples():
     """Against many repetitions of the same test."""
     rng = np.random.default_rng(0)
-    drawn = rng.normal([[2.0], [2.2]], [[1.0], [1.5]], (4000, 2, 400))
+    drawn = rng.normal([[2.0], [2.2]], [[1.0], [1.5]], (1000, 2, 400))
     means, errors = drawn.mean(-1), drawn.std(-1, ddof=1) / np.sqrt(drawn.shape[-1])
     found = [
         coin_report.relative(
@@ -251,7 +251,7 @@ def test_relative_difference_has_the_error_of_two_samples():
     ]
     differences, stderrs = np.transpose(found)
     assert abs(differences.mean() - 0.1) < 4 * differences.std() / np.sqrt(len(found)) + 1e-3
-    assert stderrs.mean() == pytest.approx(differences.std(), rel=0.05)
+    assert stderrs.mean() == pytest.approx(differences.std(), rel=0.1)
 
 
 def test_bad_settings_are_refused(tmp_path):

@@ -37,9 +37,9 @@ def test_paired_difference_is_scipys_test(n):
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
     rng = np.random.default_rng(0)
-    pairs = [paired_difference(rng.normal(0.3, 1, 4), np.zeros(4)) for _ in range(600)]
+    pairs = [paired_difference(rng.normal(0.3, 1, 4), np.zeros(4)) for _ in range(300)]
     covered = np.mean([pair.low <= 0.3 <= pair.high for pair in pairs])
-    assert abs(covered - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 600)
+    assert abs(covered - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 300)
 
 
 def test_degenerate_differences():
