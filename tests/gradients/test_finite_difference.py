@@ -9,47 +9,68 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.oracles import algorithm1
-from tests.oracles.trials import SmallTrial, believable_trial, random_trial
+from tests.oracles.trials import SmallTrial, believable_trial, compiled, random_trial
 from tfalloc.gradients import FiniteDifference
 
 
-def assert_equals_brute_force(trial, budget, *, alpha_max, iterations, h, h_cost, tolerance=0.0):
-    """Same zeros, same values: the only tolerance is the division by 2h in another order."""
-    expected = algorithm1.finite_difference(
-        *trial.lists(), budget, alpha_max, iterations, h, h_cost, tolerance
-    )
-    result = FiniteDifference(
-        step=h,
-        step_cost=h_cost,
-        alpha_max=alpha_max,
+def solver(**settings):
+    """Compares one setting's compiled gradient with brute force: same zeros, same values."""
+    gradient = FiniteDifference(**settings)
+    graph = compiled(lambda *a: gradient(*a[:5], a[6], propensity=a[5]))
+    alpha_max, iterations = gradient.alpha_max, gradient.max_iterations
+
+    def check(trial, budget):
+        expected = algorithm1.finite_difference(
+            *trial.lists(),
+            budget,
+            alpha_max,
+            iterations,
+            gradient.step,
+            gradient.step_cost,
+            gradient.tolerance,
+        )
+        result = graph(trial, budget)
+        for fast, slow in zip((result.d_response, result.d_cost), expected, strict=True):
+            np.testing.assert_array_equal(fast.numpy() != 0, np.abs(slow) > 1e-9)
+            # The only tolerance is the division by 2h in another order.
+            np.testing.assert_allclose(fast, slow, rtol=1e-9, atol=1e-9)
+        value, alpha = algorithm1.solve(
+            *trial.lists(), budget, alpha_max, iterations, gradient.tolerance
+        )[:2]
+        np.testing.assert_allclose(result.goal, value, atol=1e-12)
+        assert float(result.alpha) == alpha
+        return np.count_nonzero(expected)
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("dyadic", "iterations", "step", "step_cost", "tolerance"),
+    [
+        (True, 1, 1 / 8, 1 / 4, 0.0),
+        (True, 7, 1 / 16, 1 / 4, 0.125),
+        (True, 11, 1 / 8, 1 / 8, 0.0),
+        (False, 4, 0.2, 0.1, 0.0),
+        (False, 9, 0.05, 3e-4, 0.125),
+        (False, 11, 3e-4, 0.1, 0.0),
+    ],
+)
+def test_every_entry_equals_brute_force(dyadic, iterations, step, step_cost, tolerance):
+    """Eq. 8 for every entry of v and c, each of its two Q solved by Algorithm 1 anew."""
+    rng = np.random.default_rng(iterations)
+    check = solver(
+        step=step,
+        step_cost=step_cost,
+        alpha_max=1.0,
         max_iterations=iterations,
         tolerance=tolerance,
-    )(*trial.tensors(), budget, propensity=1 / trial.w)
-    for fast, slow in zip((result.d_response, result.d_cost), expected, strict=True):
-        np.testing.assert_array_equal(fast.numpy() != 0, np.abs(slow) > 1e-9)
-        np.testing.assert_allclose(fast, slow, rtol=1e-9, atol=1e-9)
-    value, alpha = algorithm1.solve(*trial.lists(), budget, alpha_max, iterations, tolerance)[:2]
-    np.testing.assert_allclose(result.goal, value, atol=1e-12)
-    assert float(result.alpha) == alpha
-    return np.count_nonzero(expected)
-
-
-@pytest.mark.parametrize("block", range(4))
-def test_every_entry_equals_brute_force(block):
-    rng = np.random.default_rng(block)
+    )
     nonzero = 0
-    for case in range(60):
-        trial = random_trial(rng, dyadic=case % 2 == 0)
-        nonzero += assert_equals_brute_force(
-            trial,
-            float(rng.choice([0.0, 0.25, 0.5, 0.75])),
-            alpha_max=float(rng.choice([0.5, 1.0, 2.0])),
-            iterations=int(rng.integers(1, 12)),
-            h=float(rng.choice([1 / 8, 1 / 16] if trial.dyadic else [3e-4, 0.05, 0.2])),
-            h_cost=float(rng.choice([1 / 4, 1 / 8] if trial.dyadic else [3e-4, 0.1])),
-            tolerance=float(rng.choice([0.0, 0.0, 0.125])),
-        )
-    assert nonzero > 30
+    for _ in range(20):
+        rows, arms = int(rng.integers(1, 10)), int(rng.integers(1, 5))
+        trial = random_trial(rng, dyadic=dyadic, rows=rows, arms=arms)
+        nonzero += check(trial, float(rng.choice([0.0, 0.25, 0.5, 0.75])))
+    assert nonzero > 3
 
 
 eighths = st.integers(0, 8).map(lambda n: n / 8)
@@ -57,7 +78,7 @@ eighths = st.integers(0, 8).map(lambda n: n / 8)
 
 @st.composite
 def dyadic_trials(draw):
-    rows, arms = draw(st.integers(1, 7)), draw(st.integers(1, 4))
+    rows, arms = draw(st.integers(1, 6)), draw(st.integers(1, 4))
     matrix = st.lists(st.lists(eighths, min_size=arms, max_size=arms), min_size=rows, max_size=rows)
     column = st.lists(eighths, min_size=rows, max_size=rows)
     return SmallTrial(
@@ -71,13 +92,16 @@ def dyadic_trials(draw):
     )
 
 
-@settings(max_examples=300)
-@given(dyadic_trials(), eighths, st.sampled_from([0.5, 1.0, 4.0]), st.integers(1, 8), eighths)
-def test_every_entry_equals_brute_force_on_ties(trial, budget, alpha_max, iterations, h):
-    h = max(h, 1 / 16)
-    assert_equals_brute_force(
-        trial, budget, alpha_max=alpha_max, iterations=iterations, h=h, h_cost=h / 2
-    )
+TIES = [
+    solver(step=h, step_cost=h / 2, alpha_max=alpha_max, max_iterations=iterations)
+    for h, alpha_max, iterations in ((1 / 8, 1.0, 6), (1 / 4, 4.0, 8), (1 / 16, 0.5, 3))
+]
+
+
+@settings(max_examples=120)
+@given(dyadic_trials(), eighths, st.sampled_from(TIES))
+def test_every_entry_equals_brute_force_on_ties(trial, budget, check):
+    check(trial, budget)
 
 
 def test_larger_batch_with_several_chunks():
@@ -115,29 +139,23 @@ def _vectorised_q(v, trial, budget, alpha_max, iterations):
     return np.mean(trial.y[s])
 
 
-def test_mask_keeps_the_same_entries_and_zeros_elsewhere():
-    rng = np.random.default_rng(1)
-    trial = believable_trial(rng, rows=300, arms=3)
-    full = FiniteDifference(step=0.02)(*trial.tensors(), 0.25)
-    masked = FiniteDifference(step=0.02, num_entries=450)(*trial.tensors(), 0.25, seed=(1, 2))
-    for whole, part in ((full.d_response, masked.d_response), (full.d_cost, masked.d_cost)):
-        kept = part.numpy() != 0
-        np.testing.assert_array_equal(part.numpy()[kept], whole.numpy()[kept])
-        nonzero = np.count_nonzero(whole)
-        # Hypergeometric: half the entries are kept; 4 standard errors.
-        assert abs(kept.sum() - nonzero / 2) < 4 * 0.5 * np.sqrt(nonzero)
-    every = FiniteDifference(step=0.02, num_entries=10**6)(*trial.tensors(), 0.25, seed=(1, 2))
-    np.testing.assert_array_equal(every.d_cost, full.d_cost)
-
-
-def test_exactly_num_entries_are_drawn():
+def test_mask_differentiates_num_entries_and_leaves_the_others_at_zero():
+    """Section 3.4.1: F' entries of v and of c, drawn anew for each seed, all others 0."""
     from tfalloc.gradients.finite_difference import _mask
 
-    mask = _mask(tf.constant([50, 3]), 40, (3, 4)).numpy()
-    v, c = mask
-    assert v.sum() == 40 and c.sum() == 40
-    assert np.any(v != c)
-    np.testing.assert_array_equal(mask, _mask(tf.constant([50, 3]), 40, (3, 4)))
+    trial = believable_trial(np.random.default_rng(1), rows=300, arms=3)
+    whole = FiniteDifference(step=0.02)(*trial.tensors(), 0.25)
+    whole = np.stack([whole.d_response, whole.d_cost])
+    masks = []
+    for seed in ((1, 2), (1, 3)):
+        mask = _mask(tf.constant([300, 3]), 450, seed).numpy()
+        assert mask.sum(axis=(1, 2)).tolist() == [450, 450] and np.any(mask[0] != mask[1])
+        part = FiniteDifference(step=0.02, num_entries=450)(*trial.tensors(), 0.25, seed=seed)
+        np.testing.assert_array_equal([part.d_response, part.d_cost], np.where(mask, whole, 0.0))
+        masks.append(mask)
+    assert np.any(masks[0] != masks[1])
+    every = FiniteDifference(step=0.02, num_entries=10**6)(*trial.tensors(), 0.25, seed=(1, 2))
+    np.testing.assert_array_equal([every.d_response, every.d_cost], whole)
 
 
 def test_empty_matched_set_gives_zero_gradient():

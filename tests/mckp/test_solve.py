@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.mckp.problems import dyadic, smooth
 from tests.oracles import mckp as oracle
 from tfalloc.mckp import path, solve
-from tfalloc.mckp.inputs import ROUNDING
+from tfalloc.mckp.within_budget import FLOAT64_ROUNDING, rounding
 
 # `tfalloc.mckp.solve` is the function: the module of that name is reached through the registry.
 MODULE = sys.modules["tfalloc.mckp.solve"]
@@ -25,8 +25,8 @@ def check(value, cost, budget, result):
     assert result.treatment.dtype == np.int32 and result.treatment.shape == (n,)
     assert result.cost == pytest.approx(cost[rows, result.treatment].mean(), abs=1e-12)
     assert result.value == pytest.approx(value[rows, result.treatment].mean(), abs=1e-12)
-    rounding = ROUNDING * (abs(budget) + np.abs(cost.min(axis=1)).mean())
-    assert result.cost <= budget + rounding
+    allowance = rounding(cost) * (abs(budget) + np.abs(cost.min(axis=1)).mean())
+    assert result.cost <= budget + allowance
     assert result.slack == pytest.approx(budget - result.cost, abs=1e-12)
     assert result.gap >= 0 and result.gap == result.upper_bound - result.value
     assert result.upper_bound == pytest.approx(
@@ -112,6 +112,43 @@ def test_budget_read_off_the_path_buys_its_vertex():
         result = solve(value, cost, budget=curve.cost[k])
         assert result.upper_bound == pytest.approx(curve.value[k], abs=1e-11)
         assert result.value == pytest.approx(curve.value[k], abs=1e-11)
+
+
+@pytest.mark.parametrize("bracket", [(0.0, 0.11690953146838215), (0.11690953146838215, np.inf)])
+def test_a_total_between_two_roundings_of_one_sum_ends(bracket, monkeypatch):
+    """From either side of the bracket the other one looked right, for ever."""
+    rng = np.random.default_rng(0)
+    cost = np.cumsum(rng.integers(0, 30, (3000, 4)) / 10, axis=1)
+    value = np.sqrt(cost) * rng.random((3000, 1))
+    monkeypatch.setattr(MODULE, "_bracket", lambda *args: bracket)
+    total = 11640.199999983948
+    result = solve(value, cost, total_budget=total)
+    check(value, cost, total / 3000, result)
+    assert result.alpha <= 0.11690953146838215
+
+
+def test_within_budget_is_up_to_the_rounding_of_the_costs():
+    """.1 in float32 is above .1, and what the user calls equal must be feasible."""
+    for dtype in (np.float32, np.float64):
+        cost = np.tile(np.array([[0.1, 0.3]], dtype), (7, 1))
+        cheapest = solve(np.zeros((7, 2)), cost, budget=0.1)
+        assert cheapest.treatment.tolist() == [0] * 7 and cheapest.slack <= 0.0
+        dearest = solve(np.tile([[0.0, 1.0]], (7, 1)), cost, budget=0.3)
+        assert dearest.treatment.tolist() == [1] * 7
+        assert path(np.zeros((7, 2)), cost).allocation_at(0.1).tolist() == [0] * 7
+        # Beyond rounding it is infeasible as ever.
+        with pytest.raises(ValueError, match="infeasible"):
+            solve(np.zeros((7, 2)), cost, budget=0.1 * (1 - 3 * rounding(cost)))
+    assert rounding(np.zeros(2, int)) == rounding([0.5]) == FLOAT64_ROUNDING
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_budget_of_zero_buys_what_is_free_and_nothing_else(dtype):
+    rng = np.random.default_rng(3)
+    cost = rng.random((200, 3)).astype(dtype) * np.array([0.0, 1e-12, 1.0], dtype)
+    value = np.cumsum(rng.random((200, 3)), axis=1)
+    assert not np.any(solve(value, cost, budget=0.0).treatment)
+    assert not np.any(path(value, cost).allocation_at(0.0))
 
 
 def test_slack_is_filled_by_later_steps_that_fit():

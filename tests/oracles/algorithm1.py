@@ -71,7 +71,7 @@ def horvitz_thompson(v, c, t, y, z, w, budget, alpha_max, iterations):
     for _ in range(iterations):
         alpha = (low + high) / 2
         cost, _, value, matched = matched_sums(v, c, t, y, z, w, alpha, 0.0)
-        if cost == rows * budget:
+        if matched and cost == rows * budget:
             return value / rows if matched else math.nan, alpha, budget, matched, True
         if cost > rows * budget:
             low = alpha

@@ -55,3 +55,19 @@ def believable_trial(rng, *, rows: int, arms: int):
     n = np.arange(rows)
     y = (rng.random(rows) < v[n, t]).astype(float)
     return SmallTrial(v, c, t, y, c[n, t] * rng.choice([0.5, 1.5], rows), np.ones(rows), False)
+
+
+def compiled(call, *extra):
+    """`call(v, c, t, y, z, propensity, budget, *extra)` as one graph for trials of any size.
+
+    Returns a function of (trial, budget, *extra) with `extra` [None, None] float64 matrices.
+    """
+    matrix, column = (tf.TensorSpec([None] * rank, tf.float64) for rank in (2, 1))
+    rows = tf.TensorSpec([None], tf.int64)
+    signature = [matrix, matrix, rows, column, column, column, tf.TensorSpec([], tf.float64)]
+    graph = tf.function(call, input_signature=signature + [matrix] * len(extra))
+
+    def solve(trial, budget, *matrices):
+        return graph(*trial.tensors(), 1 / trial.w, budget, *matrices)
+
+    return solve

@@ -5,39 +5,8 @@ import pytest
 import tensorflow as tf
 
 from tests.oracles import algorithm1
-from tests.oracles.trials import believable_trial, random_trial
+from tests.oracles.trials import believable_trial
 from tfalloc import outcome
-
-
-@pytest.mark.parametrize("estimator", ["matched", "ht"])
-def test_other_estimators_by_bisection_equal_plain_python(estimator):
-    rng = np.random.default_rng(37)
-    function = tf.function(
-        lambda *a, budget: outcome.expected_outcome(
-            *a, budget=budget, estimator=estimator, alpha_max=2.0, max_iterations=8
-        ),
-        reduce_retracing=True,
-    )
-    solved = 0
-    for _ in range(300):
-        trial = random_trial(rng, dyadic=True)
-        rows = list(trial.lists())
-        budget = float(rng.choice([0.0, 0.25, 0.5, 0.75, 1.0]))
-        solve = algorithm1.horvitz_thompson
-        if estimator == "matched":
-            solve, rows[-1] = algorithm1.solve, [1.0] * len(trial.t)
-        value, alpha, cost, matched, converged = solve(*rows, budget, 2.0, 8)
-        result = function(
-            *trial.tensors(), tf.constant(1 / trial.w), budget=tf.constant(budget, tf.float64)
-        )
-        assert float(result.alpha) == alpha
-        assert int(result.num_matched) == matched
-        assert bool(result.converged) == converged
-        np.testing.assert_allclose(result.response, value, atol=1e-12)
-        if matched:
-            np.testing.assert_allclose(result.cost, cost, atol=1e-12)
-        solved += matched > 0
-    assert solved > 100
 
 
 def test_estimators():
@@ -109,13 +78,13 @@ def test_propensity_weights_remove_the_bias_of_plain_means(estimator):
 @pytest.mark.parametrize("estimator", ["hajek", "ht"])
 def test_intervals_cover(estimator):
     """95 % intervals of V and C at a fixed policy cover the population's, and no more often."""
-    repeats = 800
+    repeats = 400
     found, stderr = estimates(np.random.default_rng(23), estimator, rows=1000, repeats=repeats)
     covered = np.mean(np.abs(found - [TRUE_RESPONSE, TRUE_COST]) < 1.96 * stderr, axis=0)
-    # Binomial(800, .95): 3 standard errors are .023.
-    assert np.all(np.abs(covered - 0.95) < 0.023)
-    # A standard deviation of 800 draws is good to 2.5 %; 3 standard errors.
-    np.testing.assert_allclose(stderr.mean(axis=0) / found.std(axis=0), 1.0, atol=0.075)
+    # Binomial(400, .95): 3 standard errors are .033.
+    assert np.all(np.abs(covered - 0.95) < 0.033)
+    # A standard deviation of 400 draws is good to 3.5 %; 3 standard errors.
+    np.testing.assert_allclose(stderr.mean(axis=0) / found.std(axis=0), 1.0, atol=0.106)
 
 
 def test_intervals_of_plain_means_cover_in_a_balanced_trial():
@@ -124,13 +93,13 @@ def test_intervals_of_plain_means_cover_in_a_balanced_trial():
         lambda *a: outcome.expected_outcome(*a, budget=100.0, method="path", estimator="matched")
     )
     covered = []
-    for _ in range(400):
+    for _ in range(300):
         q = solve(*(tf.constant(x) for x in simulate(rng, 500, share=0.5)))
         errors = float(q.response) - TRUE_RESPONSE, float(q.cost) - TRUE_COST
         stderrs = float(q.response_stderr), float(q.cost_stderr)
         covered.append([abs(e) < 1.96 * s for e, s in zip(errors, stderrs, strict=True)])
-    # Binomial(400, .95): 3 standard errors are .033.
-    assert np.all(np.abs(np.mean(covered, axis=0) - 0.95) < 0.033)
+    # Binomial(300, .95): 3 standard errors are .038.
+    assert np.all(np.abs(np.mean(covered, axis=0) - 0.95) < 0.038)
 
 
 def test_a_budget_far_above_all_costs_does_not_overflow():

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from tfalloc.evaluation.trial_rows import Floats, Predictions, Rows
 from tfalloc.mckp.hull import climb
 from tfalloc.outcome import match_intervals
+from tfalloc.outcome.crossing import first_within
 
 # Rows of match intervals found at a time: bounds memory at 30 arms to some 200 MB.
 BLOCK_ROWS = 65_536
@@ -251,7 +252,7 @@ def find_crossing(path: Path, budget: float) -> Crossing:
     crossings = int(np.count_nonzero(above[1:] != above[:-1]))
     if not above.any():
         return Crossing(0.0, 0.0, 0, False, True, crossings)
-    last = above.size - 1 - int(np.argmax(above[::-1]))
+    last = first_within(excess, slack) - 1
     if last == above.size - 1:
         return Crossing(np.inf, 0.0, last, False, False, crossings)
     means_of_matched = path.expected is None and not path.divides_by_total

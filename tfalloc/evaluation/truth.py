@@ -13,6 +13,7 @@ import pandas as pd
 
 from tfalloc.evaluation.trial_rows import Floats, as_predictions, check_budget
 from tfalloc.mckp.hull import climb
+from tfalloc.outcome.crossing import first_within
 
 # A true cost this close to the budget (relative) meets it: rounding of running sums.
 ROUNDING = 1e-10
@@ -170,9 +171,9 @@ def _meet(
     budget: float, costs: Floats, values: Floats, alphas: Floats, slack: float
 ) -> dict[str, float | bool]:
     """The first crossing from the cheap end, interpolated along the step that crosses."""
-    above = costs > budget + slack
-    first = int(np.argmax(above))
-    if not above.any():
+    # `costs` rise with falling alpha: their end is where alpha is 0.
+    first = len(costs) - first_within(costs[::-1], budget + slack)
+    if first == len(costs):
         response, cost, alpha = values[-1], costs[-1], 0.0
     elif first == 0:
         response, cost, alpha = values[0], costs[0], np.inf
@@ -185,5 +186,5 @@ def _meet(
         "response": float(response),
         "cost": float(cost),
         "alpha": float(alpha),
-        "feasible": not above[0],
+        "feasible": first > 0,
     }

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfalloc import mckp, outcome
+from tfalloc.outcome.crossing import most_from_here_on
 
 Floats = npt.NDArray[np.float64]
 
@@ -167,7 +168,7 @@ def estimated_policy_cost(
             "a larger trial, or calibration='predicted'."
         )
     known = np.isfinite(between)
-    majorant = np.maximum.accumulate(np.where(known, between, -np.inf)[::-1])[::-1]
+    majorant = most_from_here_on(between)
     at_zero = observed[0] if np.isfinite(observed[0]) else -np.inf
     return PolicyCost(
         breakpoints=left[1:],

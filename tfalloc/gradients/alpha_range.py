@@ -19,9 +19,11 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfalloc.outcome.algorithm1 import typical_alpha
 from tfalloc.outcome.batch import TrialBatch
+from tfalloc.outcome.crossing import last_above
 from tfalloc.outcome.curve import sweep
-from tfalloc.outcome.fixed_point import to_fixed_point
+from tfalloc.outcome.fixed_point import exact_terms
 from tfalloc.outcome.intervals import match_intervals
 
 EDGE = 0.01
@@ -65,16 +67,6 @@ class AlphaRange(NamedTuple):
         return logit, self.low * logit - width * rest
 
 
-def typical_alpha(pred_response: tf.Tensor, pred_cost: tf.Tensor) -> tf.Tensor:
-    """Mean spread of responses over mean spread of costs; 1 where that says nothing."""
-
-    def spread(x: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_mean(tf.reduce_max(x, axis=1) - tf.reduce_min(x, axis=1))
-
-    ratio = tf.math.divide_no_nan(spread(pred_response), spread(pred_cost))
-    return tf.where(ratio > 0.0, ratio, tf.ones_like(ratio))
-
-
 def highest_alpha(pred_response: tf.Tensor, pred_cost: tf.Tensor) -> tf.Tensor:
     """The price above which a hundredth of the predicted spend is left.
 
@@ -108,13 +100,12 @@ def alphas_of_budgets(
     price meets, `highest_alpha`.
     """
     rows = match_intervals(trial.pred_response, trial.pred_cost, trial.treatment)
-    excess = [to_fixed_point(trial.weight * (trial.cost - budget))[0] for budget in budgets]
-    alphas, totals = sweep(rows, tf.stack(excess, axis=1))
-    size = tf.size(alphas)
-    positions = tf.range(size)[:, tf.newaxis]
-    last = tf.reduce_max(tf.where(totals > 0, positions, -1), axis=0)
-    # Entry 2s of the curve is a breakpoint, entry 2s + 1 the open interval after it.
-    found = tf.gather(alphas, tf.where(last < 0, 0, tf.minimum(last + 1 + last % 2, size - 1)))
+    terms = [exact_terms(trial, budget) for budget in budgets]
+    columns = [*(each.excess for each in terms), terms[0].weight]
+    alphas, sums = sweep(rows, tf.stack(columns, axis=1))
+    above = [each.above(sums[:, n], sums[:, 2]) for n, each in enumerate(terms)]
+    _, entries = last_above(tf.stack(above, axis=1))
+    found = tf.gather(alphas, entries)
     highest = highest_alpha(trial.pred_response, trial.pred_cost)
     found = tf.where(found < float("inf"), found, highest)
     low, high = tf.reduce_min(found), tf.reduce_max(found)

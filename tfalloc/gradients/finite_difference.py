@@ -180,7 +180,7 @@ def solve(
 ) -> Solved:
     terms = exact_terms(trial, budget)
     matched = intervals_of(trial.pred_response, trial.pred_cost, trial.treatment)
-    grid = search_grid(matched, terms, alpha_max, iterations)
+    grid = search_grid(trial, matched, terms, alpha_max, iterations)
     rows = grid.intervals(matched)
     table = prefix_table(rows, terms, grid)
     base = bisect(

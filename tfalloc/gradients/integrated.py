@@ -34,8 +34,9 @@ import tensorflow as tf
 
 from tfalloc.gradients.alpha_range import AlphaRange, alphas_of_budgets, highest_alpha
 from tfalloc.gradients.base import GoalGradient, Gradient
-from tfalloc.outcome import expected_outcome
 from tfalloc.outcome.batch import Tensor, TrialBatch, as_batch, as_float64
+from tfalloc.outcome.estimators import Estimator
+from tfalloc.outcome.expected import outcome_of
 from tfalloc.outcome.intervals import received, rivals
 
 WEIGHTS = ("uniform", "drp", "budget")
@@ -141,7 +142,7 @@ class Integrated(Gradient):
         *,
         baseline: tuple[Tensor, Tensor] | None = None,
     ) -> GoalGradient:
-        hard = expected_outcome(*trial[:5], 1.0 / trial.weight, budget=budget)
+        hard = outcome_of(Estimator(trial), budget)
         result = integrate(trial, self._prices(trial, budget), self.min_cost_gap, baseline)
         return GoalGradient(hard.response, result.d_response, result.d_cost, hard.alpha)
 

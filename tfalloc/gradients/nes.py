@@ -122,7 +122,7 @@ class NES(Gradient):
             raise ValueError("NES draws directions at random: pass seed=(a, b), two integers.")
         terms = exact_terms(trial, budget)
         rows = intervals_of(trial.pred_response, trial.pred_cost, trial.treatment)
-        grid = search_grid(rows, terms, self.alpha_max, self.max_iterations)
+        grid = search_grid(trial, rows, terms, self.alpha_max, self.max_iterations)
         problem = _Problem(trial, terms, grid, self.tolerance)
         still = _Noise(tf.zeros_like(problem.pred_response), tf.zeros((), tf.float64))
         goal, run = problem.solve(still, still)
@@ -206,14 +206,13 @@ class _Problem:
         def total(term: tf.Tensor, member: tf.Tensor) -> tf.Tensor:
             return tf.reduce_sum(tf.where(member, term, tf.zeros_like(term)), axis=-1)
 
-        heaviest = tf.cast(tf.reduce_sum(terms.weight), tf.float64) * terms.weight_unit
+        heaviest = tf.reduce_sum(terms.weight)
 
         def sums(tick: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             member = rows.contain(tick[..., tf.newaxis])
             excess = total(terms.excess, member)
-            gap = tf.abs(tf.cast(excess, tf.float64)) * terms.excess_unit
             weight = tf.cond(
-                tf.reduce_any(gap <= self.tolerance * heaviest),
+                tf.reduce_any(terms.close(excess, heaviest, self.tolerance)),
                 lambda: total(terms.weight, member),
                 lambda: tf.zeros_like(excess),  # too far from the budget to stop, whatever S is
             )

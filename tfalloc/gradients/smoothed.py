@@ -36,11 +36,18 @@ from tfalloc.gradients._noisy_choice import (
     softmax_choice,
     softmax_received,
 )
-from tfalloc.gradients.alpha_range import typical_alpha
 from tfalloc.gradients.base import GoalGradient, Gradient
-from tfalloc.outcome import ExpectedOutcome, expected_outcome
-from tfalloc.outcome.algorithm1 import check_search
-from tfalloc.outcome.batch import Tensor, TrialBatch, as_batch, as_float64, as_outcome_model
+from tfalloc.outcome.algorithm1 import check_search, typical_alpha
+from tfalloc.outcome.batch import (
+    Tensor,
+    TrialBatch,
+    as_batch,
+    as_budget,
+    as_float64,
+    as_outcome_model,
+)
+from tfalloc.outcome.estimators import Estimator
+from tfalloc.outcome.expected import ExpectedOutcome, outcome_of
 from tfalloc.outcome.intervals import received
 
 KINDS = ("softmax", "gaussian")
@@ -179,21 +186,12 @@ class Smoothed(Gradient):
         """The smoothed V, C, alpha and mu on one batch; arguments as in the call."""
         with tf.name_scope("smoothed_outcome"):
             trial = as_batch(pred_response, pred_cost, treatment, response, cost, propensity)
-            start = self._hard(trial, budget).alpha
+            start = self._hard(trial, as_budget(budget)).alpha
             result = self._outcome(trial, budget, start, mu, outcome_model)
             return SmoothedOutcome(*(tf.stop_gradient(x) for x in result))
 
-    def _hard(self, trial: TrialBatch, budget: Tensor) -> ExpectedOutcome:
-        return expected_outcome(
-            trial.pred_response,
-            trial.pred_cost,
-            trial.treatment,
-            trial.response,
-            trial.cost,
-            1.0 / trial.weight,
-            budget=budget,
-            alpha_max=self.alpha_max,
-        )
+    def _hard(self, trial: TrialBatch, budget: tf.Tensor) -> ExpectedOutcome:
+        return outcome_of(Estimator(trial), budget, alpha_max=self.alpha_max)
 
     def _outcome(
         self,

@@ -9,11 +9,6 @@ import numpy.typing as npt
 
 Matrix = npt.NDArray[Any]
 
-# Relative rounding allowance when a total cost is compared with a budget. Sums of a million
-# float64 terms, taken in two levels, are good to some 1e-13 of the sum of magnitudes; a budget
-# read off a path ("what the curve says at breakpoint k") must buy that breakpoint.
-ROUNDING = 1e-12
-
 
 def matrices(
     value: npt.ArrayLike, cost: npt.ArrayLike, names: tuple[str, str] = ("value", "cost")

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tfalloc.mckp.hull import Floats, climb
-from tfalloc.mckp.inputs import ROUNDING, matrices
+from tfalloc.mckp.inputs import matrices
 from tfalloc.mckp.order import by_alpha, in_threads, running
+from tfalloc.mckp.within_budget import rounding
 
 
 class MCKPPath(NamedTuple):
@@ -43,12 +44,14 @@ class MCKPPath(NamedTuple):
     """[M + 1], arm that it was moved to; -1 at the start."""
     start: npt.NDArray[np.int32]
     """[N], arms of vertex 0: the cheapest; if several, the most valuable; if several, the first."""
+    rounding: float
+    """What a budget may be exceeded by, as a share of it (`within_budget`)."""
 
     def allocation_at(self, budget: float) -> npt.NDArray[np.int32]:
         """Returns the last whole allocation of the path that costs no more than `budget`.
 
         Args:
-          budget: mean cost per user; exceeded by rounding at most (1e-12, relative).
+          budget: mean cost per user; exceeded by rounding at most (`within_budget`).
 
         Returns:
           [N], int32 treatments.
@@ -111,7 +114,7 @@ class MCKPPath(NamedTuple):
                 f"budget is {budget}, expected a finite cost per user: for an unlimited one pass "
                 f"the path's last cost, {self.cost[-1]:.17g}."
             )
-        allowed = budget + ROUNDING * (abs(budget) + float(np.abs(self.cost[0])))
+        allowed = budget + self.rounding * (abs(budget) + float(np.abs(self.cost[0])))
         last = int(np.searchsorted(self.cost, allowed, side="right")) - 1
         if last < 0:
             raise ValueError(
@@ -162,6 +165,7 @@ def path(value: npt.ArrayLike, cost: npt.ArrayLike) -> MCKPPath:
         row=np.empty(size, steps.row.dtype),
         treatment=np.empty(size, np.int32),
         start=done.treatment.astype(np.int32),
+        rounding=rounding(c),
     )
     result.alpha[0], result.cost[0], result.value[0] = np.inf, done.cost, done.value
     result.row[0], result.treatment[0] = -1, -1

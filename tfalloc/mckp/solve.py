@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tfalloc.mckp.hull import Climb, Floats, Ints, climb
-from tfalloc.mckp.inputs import ROUNDING, Matrix, matrices
+from tfalloc.mckp.inputs import Matrix, matrices
 from tfalloc.mckp.order import descending, in_threads, running
 from tfalloc.mckp.path import path
+from tfalloc.mckp.within_budget import rounding
 
 # Rows drawn to bracket alpha, and the width of the bracket in standard errors of their spend.
 SAMPLE_ROWS = 20_000
@@ -62,8 +63,9 @@ def solve(
         maximise (1/N) sum_i value[i, t_i]   subject to   (1/N) sum_i cost[i, t_i] <= budget
 
     (Yan et al. 2023, Eq. 2 to 4). The knapsack is NP-hard; the answer is within `gap` of the
-    best, and the gap falls like 1/N. The budget holds up to rounding of the sums: total cost
-    <= total budget + 1e-12 (|total budget| + sum_i |cheapest cost of row i|).
+    best, and the gap falls like 1/N. The budget holds up to rounding: total cost <= total budget +
+    r (|total budget| + sum_i |cheapest cost of row i|), where r is 1e-12, and 2^-23 for costs in
+    float32 (`within_budget`).
 
     Args:
       value: [N, K], predicted response of each user to each treatment, any sign.
@@ -88,9 +90,12 @@ def solve(
     n = v.shape[0]
     total = _total(budget, total_budget, n)
     low, high = _bracket(v, c, total / n)
-    while True:
+    for last_try in (False, False, True):
+        if last_try:
+            # Both sides of the bracket gave way: the total lies between two roundings of one sum.
+            low, high = 0.0, np.inf
         done = climb(v, c, floor=low, cap=high)
-        allowed = total + ROUNDING * (abs(total) + done.magnitude)
+        allowed = total + rounding(c) * (abs(total) + done.magnitude)
         if done.least_cost > allowed:
             raise _infeasible(total, done.least_cost, n, per_user=budget is not None)
         if done.cost > allowed:  # the sample put alpha too low
@@ -100,10 +105,9 @@ def solve(
         order = descending(steps.alpha)
         spent = done.cost + running(steps.cost.take(order))
         critical = int(np.searchsorted(spent, allowed, side="right"))
-        if critical == order.size and low > 0.0:  # too high
-            low, high = 0.0, low
-            continue
-        break
+        if critical < order.size or low == 0.0:
+            break
+        low, high = 0.0, low  # too high
 
     taken = order[:critical]
     used = float(spent[critical - 1]) if critical else done.cost

@@ -9,9 +9,10 @@
         else:                              high = alpha
     answer alpha, and V over S, at the last midpoint
 
-An empty S counts as "not above" and never stops the search. How the sums at a midpoint are found
-(a masked sum, a table of prefix sums, a table plus one perturbed row) is the caller's affair, so
-that all users of Algorithm 1 branch alike.
+An empty S counts as "not above" and never stops the search. A cost that differs from the budget by
+rounding only (`mckp.within_budget`) is equal to it, and stops the search whatever the tolerance.
+How the sums at a midpoint are found (a masked sum, a table of prefix sums, a table plus one
+perturbed row) is the caller's affair, so that all users of Algorithm 1 branch alike.
 
 With alpha in [0, alpha_max] and I halvings, every midpoint is m * alpha_max / 2^I for an integer
 "tick" m in [1, 2^I - 1]. Rounding interval ends to ticks once turns "is row i matched at this
@@ -30,7 +31,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfalloc.outcome.batch import Tensor, as_float64
+from tfalloc.outcome.batch import Tensor, TrialBatch, as_float64
 from tfalloc.outcome.fixed_point import Terms, binary_exponent, power_of_two
 from tfalloc.outcome.intervals import MatchIntervals, Rivals
 
@@ -62,23 +63,17 @@ def bisect(
     Args:
       sums_at: maps ticks to exact sums (excess, weight) over the matched rows.
       grid: the ticks.
-      terms: supplies the units in which the sums are expressed.
+      terms: knows the units of the sums, and what rounding leaves of a cost equal to the budget.
       tolerance: stop when |C - budget| is at most this, in cost per user.
       like: integer tensor whose shape is the shape of the runs.
     """
-
-    def close(excess: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-        if tolerance == 0.0:
-            return (weight > 0) & (excess == 0)
-        gap = tf.abs(tf.cast(excess, tf.float64)) * terms.excess_unit
-        return (weight > 0) & (gap <= tolerance * tf.cast(weight, tf.float64) * terms.weight_unit)
 
     # step: midpoints so far; low: lower end of the bracket; tick, visits, done: see `Bisection`.
     def body(step, low, tick, visits, done):
         half = tf.bitwise.right_shift(tf.constant(grid.size // 2, grid.dtype), step)
         middle = low + half
         excess, weight = sums_at(middle)
-        hit = close(excess, weight)
+        hit = terms.close(excess, weight, tolerance)
         low = tf.where(~done & (hit | (excess > 0)), middle, low)
         tick = tf.where(done, tick, middle)
         visits = visits + tf.cast(~done, tf.int32)
@@ -94,7 +89,7 @@ def bisect(
     return Bisection(tick=tick, path=low, visits=visits, converged=done)
 
 
-# Candidates for alpha_max=None: 2^-32 to 2^31 in units of response per cost.
+# Candidates for alpha_max=None: 2^-32 to 2^31 times the typical alpha.
 _LOW_EXPONENT, _NUM_EXPONENTS = -32, 64
 
 
@@ -167,19 +162,36 @@ def round_up_to_power_of_two(alpha_max: Tensor) -> tf.Tensor:
     return tf.where(floor < x, 2.0 * floor, floor)
 
 
-def default_alpha_max(excess_at: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+def typical_alpha(pred_response: tf.Tensor, pred_cost: tf.Tensor) -> tf.Tensor:
+    """Mean spread of responses over mean spread of costs; 1 where that says nothing."""
+
+    def spread(x: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(tf.reduce_max(x, axis=1) - tf.reduce_min(x, axis=1))
+
+    ratio = tf.math.divide_no_nan(spread(pred_response), spread(pred_cost))
+    return tf.where(ratio > 0.0, ratio, tf.ones_like(ratio))
+
+
+def default_alpha_max(
+    sums_at: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]], terms: Terms, trial: TrialBatch
+) -> tf.Tensor:
     """The smallest power of two from which on the matched cost is not above the budget.
 
-    "From which on" looks at powers of two only (2^-32 to 2^31): one test for each, exact and free
-    of sorting. If the cost is above the budget at every price, it is the smallest power of two
-    from which on nothing changes any more.
+    "From which on" looks at powers of two only, 2^-32 to 2^31 times `typical_alpha`, so that the
+    units of response and cost do not matter: one test for each, exact and free of sorting. If the
+    cost is above the budget at every price, it is the smallest power of two from which on nothing
+    changes any more.
 
     Args:
-      excess_at: prices [n] -> [n], above 0 where the matched cost is above the budget.
+      sums_at: prices [n] -> sums (excess, weight) over the matched rows, [n] each.
+      terms: as for `bisect`.
+      trial: the batch.
     """
-    powers = tf.constant([2.0 ** (_LOW_EXPONENT + i) for i in range(_NUM_EXPONENTS)], tf.float64)
-    excess = excess_at(powers)
-    above = excess > tf.zeros((), excess.dtype)
+    typical = binary_exponent(typical_alpha(trial.pred_response, trial.pred_cost))
+    typical = tf.clip_by_value(typical, -900, 900)  # all powers stay normal numbers
+    powers = power_of_two(typical + tf.range(_NUM_EXPONENTS, dtype=tf.int64) + _LOW_EXPONENT)
+    excess, weight = sums_at(powers)
+    above = terms.above(excess, weight)
     too_low = tf.where(above[-1], excess != excess[-1], above)
     position = tf.range(1, _NUM_EXPONENTS + 1)
     last = tf.reduce_max(tf.where(too_low, position, tf.zeros_like(position)))
@@ -187,16 +199,21 @@ def default_alpha_max(excess_at: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
 
 
 def search_grid(
-    rows: MatchIntervals, terms: Terms, alpha_max: float | None, max_iterations: int
+    trial: TrialBatch,
+    rows: MatchIntervals,
+    terms: Terms,
+    alpha_max: float | None,
+    max_iterations: int,
 ) -> Grid:
     """The ticks on which Algorithm 1 looks; alpha_max None: `default_alpha_max`."""
     if alpha_max is None:
 
-        def excess_at(alpha: tf.Tensor) -> tf.Tensor:
-            matched = rows.contains(alpha[:, tf.newaxis])
-            return tf.reduce_sum(tf.cast(matched, tf.int64) * terms.excess, axis=1)
+        def sums_at(alpha: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            member = tf.cast(rows.contains(alpha[:, tf.newaxis]), tf.int64)
+            excess, weight = (member * x for x in (terms.excess, terms.weight))
+            return tf.reduce_sum(excess, axis=1), tf.reduce_sum(weight, axis=1)
 
-        return make_grid(default_alpha_max(excess_at), max_iterations)
+        return make_grid(default_alpha_max(sums_at, terms, trial), max_iterations)
     return make_grid(round_up_to_power_of_two(alpha_max), max_iterations)
 
 

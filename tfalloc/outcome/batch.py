@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfalloc.mckp.within_budget import FLOAT64_ROUNDING, rounding
+
 Tensor = Any  # NumPy arrays and tensors are both welcome wherever this stands.
 
 
@@ -21,6 +23,7 @@ class TrialBatch(NamedTuple):
       response: [B] observed response (y).
       cost: [B] observed cost (z).
       weight: [B] 1 / propensity of the received arm; ones if no propensity was given.
+      rounding: Python float, what `cost` may be off by, as a share (`mckp.within_budget`).
     """
 
     pred_response: tf.Tensor
@@ -29,6 +32,7 @@ class TrialBatch(NamedTuple):
     response: tf.Tensor
     cost: tf.Tensor
     weight: tf.Tensor
+    rounding: float = FLOAT64_ROUNDING
 
 
 def as_float64(x: Tensor) -> tf.Tensor:
@@ -123,7 +127,7 @@ def as_batch(
         _check_values("propensity", share, lambda x: x > 0.0, "numbers above 0")
     for name, outcome in (("response", y), ("cost", z)):
         _check_values(name, outcome, np.isfinite, "finite numbers")
-    return TrialBatch(v, c, arm, y, z, weight)
+    return TrialBatch(v, c, arm, y, z, weight, rounding(cost))
 
 
 def as_outcome_model(

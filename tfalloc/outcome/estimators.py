@@ -47,8 +47,8 @@ class Estimator(NamedTuple):
     """
 
     trial: TrialBatch
-    models: tuple[tf.Tensor, ...]
-    divides_by_rows: bool
+    models: tuple[tf.Tensor, ...] = ()
+    divides_by_rows: bool = False
 
     @property
     def num_rows(self) -> tf.Tensor:
@@ -155,7 +155,7 @@ class BranchTest:
 
     Attributes:
       columns: what each term adds to the sums of the test, int64.
-      units: supplies the units of (excess, weight), the results.
+      units: the units of (excess, weight), the results, and what of an excess is rounding.
     """
 
     def __init__(self, estimator: Estimator, budget: tf.Tensor):
@@ -165,7 +165,7 @@ class BranchTest:
         budget_of_row = tf.zeros_like(budget) if estimator.divides_by_rows else budget
         terms = exact_terms(estimator.trial, budget_of_row)
         self.units: Terms = terms
-        self.columns = [estimator.spread(terms.excess)]
+        self.columns = [estimator.spread(terms.excess), estimator.spread(terms.weight)]
         self._offset = tf.zeros((), tf.int64)
         if estimator.divides_by_rows:
             # Far outside of the sums (below 2^60) is all that a far budget has to be.
@@ -173,8 +173,8 @@ class BranchTest:
             offset = tf.clip_by_value(rows * budget / terms.excess_unit, -far, far)
             self._offset = tf.cast(tf.round(offset), tf.int64)
             self._whole = tf.cast(tf.round(rows / terms.weight_unit), tf.int64)
-        else:
-            self.columns.append(estimator.spread(terms.weight))
+            slack = estimator.trial.rounding * tf.abs(budget)
+            self.units = terms._replace(slack=slack)
         if estimator.models:
             spend, unit = estimator.model_terms(COST)
             self.columns.append(spend)
@@ -182,14 +182,15 @@ class BranchTest:
             self.units = terms._replace(excess_unit=terms.excess_unit / tf.maximum(rows, 1.0))
 
     def of(self, sums: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """(excess, weight): C is above the budget iff excess > 0.
+        """(excess, weight): C is above the budget iff `units.above` says so of them.
 
         Args:
           sums: of each of `columns` over the terms that count, any common shape.
         """
         if self._estimator.divides_by_rows:
-            excess = sums[0] - self._offset
-            return excess, tf.zeros_like(excess) + self._whole
+            # An empty S has no cost that could meet the budget.
+            whole = tf.where(sums[1] > 0, self._whole, tf.zeros_like(sums[1]))
+            return sums[0] - self._offset, whole
         if not self._estimator.models:
             return sums[0], sums[1]
         residual, weight, spend = (tf.cast(x, tf.float64) for x in sums)
@@ -203,13 +204,17 @@ class BranchTest:
     def alpha_max(self, intervals: MatchIntervals) -> tf.Tensor:
         """`default_alpha_max`, for this test."""
 
-        def excess_at(alpha: tf.Tensor) -> tf.Tensor:
+        def sums_at(alpha: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             if not self._estimator.models:
-                return self.over(intervals.contains(alpha[:, tf.newaxis]))[0]
+                return self.over(intervals.contains(alpha[:, tf.newaxis]))
             # One price after the other: K times as many terms, and all prices at once, is too much.
-            return tf.map_fn(lambda a: self.over(intervals.contains(a))[0], alpha)
+            return tf.map_fn(
+                lambda a: self.over(intervals.contains(a)),
+                alpha,
+                fn_output_signature=(tf.float64, tf.int64),
+            )
 
-        return default_alpha_max(excess_at)
+        return default_alpha_max(sums_at, self.units, self._estimator.trial)
 
 
 class Mean(NamedTuple):

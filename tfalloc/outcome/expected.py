@@ -19,8 +19,16 @@ import tensorflow as tf
 
 from tfalloc.outcome.algorithm1 import bisect, check_search, make_grid, round_up_to_power_of_two
 from tfalloc.outcome.batch import Tensor, as_batch, as_budget
+from tfalloc.outcome.crossing import last_above
 from tfalloc.outcome.curve import sweep
-from tfalloc.outcome.estimators import COST, RESPONSE, BranchTest, Outcomes, make_estimator
+from tfalloc.outcome.estimators import (
+    COST,
+    RESPONSE,
+    BranchTest,
+    Estimator,
+    Outcomes,
+    make_estimator,
+)
 from tfalloc.outcome.intervals import MatchIntervals
 
 METHODS = ("bisection", "nary", "path")
@@ -37,6 +45,7 @@ class ExpectedOutcome(NamedTuple):
       num_crossings: how often C(alpha) crosses the budget on alpha >= 0; 1 on a clean problem, and
         many where the trial is too small to fix alpha.
       converged: bisection and nary: |cost - budget| <= tolerance; path: the budget is feasible.
+        False if no row is matched.
       response_stderr: standard error of `response` at this alpha, by the influence function.
       cost_stderr: standard error of `cost` at this alpha.
     """
@@ -129,32 +138,54 @@ def expected_outcome(
             propensity=propensity,
             outcome_model=outcome_model,
         )
-        intervals = by.intervals()
-        test = BranchTest(by, as_budget(budget))
-        crossings = _path(intervals, test)
-        if method == "path":
-            found = crossings.answer
-        else:
-            if alpha_max is None:
-                top = test.alpha_max(intervals)
-            else:
-                top = round_up_to_power_of_two(alpha_max)
-            if method == "bisection":
-                found = _bisection(intervals, test, top, max_iterations, tolerance)
-            else:
-                found = _nary(intervals, test, top, max_iterations, tolerance, num_points)
-        outcomes = Outcomes(by)
-        mean_response, mean_cost, num_matched = outcomes.over(found.matched)
-        return ExpectedOutcome(
-            response=mean_response.total,
-            cost=mean_cost.total,
-            alpha=found.alpha,
-            num_matched=num_matched,
-            num_crossings=crossings.count,
-            converged=found.converged,
-            response_stderr=outcomes.stderr(found.matched, RESPONSE, mean_response),
-            cost_stderr=outcomes.stderr(found.matched, COST, mean_cost),
+        return outcome_of(
+            by,
+            as_budget(budget),
+            method=method,
+            alpha_max=alpha_max,
+            max_iterations=max_iterations,
+            tolerance=tolerance,
+            num_points=num_points,
         )
+
+
+def outcome_of(
+    by: Estimator,
+    budget: tf.Tensor,
+    *,
+    method: str = "bisection",
+    alpha_max: float | None = None,
+    max_iterations: int = 18,
+    tolerance: float = 0.0,
+    num_points: int = 15,
+) -> ExpectedOutcome:
+    """`expected_outcome` of what is converted and checked already; budget: scalar float64."""
+    intervals = by.intervals()
+    test = BranchTest(by, budget)
+    crossings = _path(intervals, test)
+    if method == "path":
+        found = crossings.answer
+    else:
+        if alpha_max is None:
+            top = test.alpha_max(intervals)
+        else:
+            top = round_up_to_power_of_two(alpha_max)
+        if method == "bisection":
+            found = _bisection(intervals, test, top, max_iterations, tolerance)
+        else:
+            found = _nary(intervals, test, top, max_iterations, tolerance, num_points)
+    outcomes = Outcomes(by)
+    mean_response, mean_cost, num_matched = outcomes.over(found.matched)
+    return ExpectedOutcome(
+        response=mean_response.total,
+        cost=mean_cost.total,
+        alpha=found.alpha,
+        num_matched=num_matched,
+        num_crossings=crossings.count,
+        converged=found.converged & (num_matched > 0),
+        response_stderr=outcomes.stderr(found.matched, RESPONSE, mean_response),
+        cost_stderr=outcomes.stderr(found.matched, COST, mean_cost),
+    )
 
 
 class _Answer(NamedTuple):
@@ -195,7 +226,6 @@ def _nary(
     """n evenly spaced points a round; the bracket ends at the first one not above the budget."""
     share = tf.range(1, num_points + 1, dtype=tf.float64) / (num_points + 1.0)
     rounds = math.ceil(iterations / math.log2(num_points + 1))
-    limit = tolerance * test.units.weight_unit / test.units.excess_unit
 
     def first(flags: tf.Tensor, otherwise: int) -> tf.Tensor:
         index = tf.range(num_points)
@@ -204,10 +234,10 @@ def _nary(
     def body(low, high, answer, done):
         points = low + (high - low) * share
         excess, weight = test.over(intervals.contains(points[:, tf.newaxis]))
-        gap = tf.cast(tf.abs(excess), tf.float64)
-        close = (weight > 0) & (gap <= limit * tf.cast(weight, tf.float64))
-        hit = first(close, num_points)
-        stop = first(excess <= 0, num_points)  # the first point that is not above
+        hit = first(test.units.close(excess, weight, tolerance), num_points)
+        stop = first(
+            ~test.units.above(excess, weight), num_points
+        )  # the first point that is not above
         bracket = tf.concat([low[tf.newaxis], points, high[tf.newaxis]], axis=0)
         # A hit past the end of the bracket is not where the search is.
         done = hit < tf.minimum(stop + 1, num_points)
@@ -232,17 +262,15 @@ class _Path(NamedTuple):
 def _path(intervals: MatchIntervals, test: BranchTest) -> _Path:
     """The last place where C is above the budget, on the exact curve; and how often it crosses."""
     alphas, sums = sweep(intervals, tf.stack(test.columns, axis=1))
-    excess, _ = test.of(tf.unstack(sums, axis=1))
-    above = excess > 0
-    size = tf.size(alphas)
-    last = tf.reduce_max(tf.where(above, tf.range(size), -1))
-    # After a point comes its own open interval; after an open interval, the next breakpoint's.
-    here = tf.where(last < 0, 0, tf.minimum(last + 1 + last % 2, size - 1))
+    above = test.units.above(*test.of(tf.unstack(sums, axis=1)))
+    last, here = last_above(above)
     alpha = tf.gather(alphas, here)
     just_above = (intervals.lower <= alpha) & (alpha < intervals.upper)
     at_zero = intervals.contains(tf.zeros((), tf.float64))
     return _Path(
-        _Answer(alpha, tf.where(last < 0, at_zero, just_above), converged=last < size - 1),
+        _Answer(
+            alpha, tf.where(last < 0, at_zero, just_above), converged=last < tf.size(alphas) - 1
+        ),
         count=tf.reduce_sum(tf.cast(above[1:] != above[:-1], tf.int32)),
     )
 

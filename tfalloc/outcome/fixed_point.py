@@ -31,6 +31,7 @@ class Terms(NamedTuple):
       excess_unit: scalar float64, the worth of one unit of `excess`.
       weight_unit: scalar float64, likewise.
       response_unit: scalar float64, likewise.
+      slack: scalar float64, how far above the budget C is still within it, cost per user.
     """
 
     excess: tf.Tensor
@@ -39,6 +40,20 @@ class Terms(NamedTuple):
     excess_unit: tf.Tensor
     weight_unit: tf.Tensor
     response_unit: tf.Tensor
+    slack: tf.Tensor
+
+    def above(self, excess: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+        """Whether C is above the budget, from sums over S; not where S is empty."""
+        return tf.cast(excess, tf.float64) > self._per_weight(self.slack, weight)
+
+    def close(self, excess: tf.Tensor, weight: tf.Tensor, tolerance: float) -> tf.Tensor:
+        """Whether |C - budget| is at most `tolerance`, or what rounding leaves of it."""
+        most = self._per_weight(tf.maximum(self.slack, tolerance), weight)
+        return (weight > 0) & (tf.abs(tf.cast(excess, tf.float64)) <= most)
+
+    def _per_weight(self, cost: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+        """An excess of `cost` per user, in units of excess."""
+        return cost * (self.weight_unit / self.excess_unit) * tf.cast(weight, tf.float64)
 
     def columns(self) -> tf.Tensor:
         """The three terms side by side, [B, 3] int64."""
@@ -80,7 +95,8 @@ def exact_terms(trial: TrialBatch, budget: tf.Tensor) -> Terms:
     excess, excess_unit = to_fixed_point(trial.weight * (trial.cost - budget))
     weight, weight_unit = to_fixed_point(trial.weight)
     response, response_unit = to_fixed_point(trial.weight * trial.response)
-    return Terms(excess, weight, response, excess_unit, weight_unit, response_unit)
+    slack = trial.rounding * tf.abs(budget)
+    return Terms(excess, weight, response, excess_unit, weight_unit, response_unit, slack)
 
 
 def ratio(
