@@ -51,6 +51,15 @@ def test_spend_never_above_the_budget_and_close_to_it():
         assert budget - table.max_underspend * (1 + 1e-9) <= spent <= budget * (1 + 1e-12)
 
 
+def test_the_cost_of_a_knot_buys_the_knot_in_float32_too():
+    v, c = predictions()
+    table = fit_table(predicted_policy_cost(v, c))
+    for costs in (table.cost, table.cost.astype(np.float32)):
+        alpha, clamped = table.lookup(costs)
+        np.testing.assert_array_equal(alpha, table.alpha)
+        assert not np.any(clamped)
+
+
 def test_small_budgets_have_small_errors_and_a_range_smaller_ones():
     v, c = predictions(rows=20_000, seed=5)
     c -= c.min(axis=1, keepdims=True)

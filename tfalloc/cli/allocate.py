@@ -116,7 +116,9 @@ def _print(plan: Plan) -> None:
     out.print(console.table("Predicted outcome", ["", "per user", "total"], facts))
     if plan.alpha == 0:
         console.warn("the budget does not bind: no user would respond more to a dearer treatment.")
-    if plan.cost > plan.budget * (1 + 1e-9):
+    from tfalloc.mckp.within_budget import FLOAT32_ROUNDING
+
+    if plan.cost > plan.budget * (1 + FLOAT32_ROUNDING):
         console.warn(
             f"these users cost {plan.cost:.6g} each, more than the budget of {plan.budget:.6g}: "
             "the SavedModel's prices were set on other users; allocate with the run's directory "

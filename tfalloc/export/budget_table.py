@@ -27,14 +27,16 @@ import numpy as np
 import numpy.typing as npt
 
 from tfalloc import mckp, outcome
+from tfalloc.mckp.within_budget import FLOAT32_ROUNDING
 from tfalloc.outcome.crossing import most_from_here_on
 
 Floats = npt.NDArray[np.float64]
 
 MAX_KNOTS = 4096
 
-# A budget this close below a knot's cost (relative) pays for it: rounding of the sum over users.
-ROUNDING = 1e-12
+# A budget this close below a knot's cost (relative) pays for it: budgets reach a served policy in
+# float32, and predicted costs are float32, so "exactly the cost of a knot" is known to that only.
+ROUNDING = FLOAT32_ROUNDING
 
 # Near-ties: users whose price is this close (relative) below a knot's alpha count as spending. The
 # same user's float32 predictions differ in the last digit with the batch size and the machine,
