@@ -19,7 +19,7 @@ from measuring import write_json
 from train_step import alternate, trial
 
 from tfalloc import gradients
-from tfalloc.gradients import _antithetic_normals
+from tfalloc.gradients import antithetic_normals
 
 SIZES = [
     (1_000, 2),
@@ -75,9 +75,7 @@ def directions(number: int, batch: int, arms: int, rounds: int) -> dict[str, flo
         def as_values(e, d):
             return tuple(tf.cast(x, tf.float64) for x in sums(e, d))
 
-        return _antithetic_normals.estimate(
-            as_values, tf.constant([arms, batch]), number // 2, seed
-        )
+        return antithetic_normals.estimate(as_values, tf.constant([arms, batch]), number // 2, seed)
 
     return alternate({"NES": lambda: nes(seed), "its normals": lambda: draws(seed)}, rounds)
 

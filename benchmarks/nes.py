@@ -30,7 +30,7 @@ import numpy as np
 import tensorflow as tf
 from measuring import peak_mib, write_json
 
-from tfalloc.gradients import NES, _antithetic_normals
+from tfalloc.gradients import NES, antithetic_normals
 
 BUDGET, ALPHA_MAX, ITERATIONS, SIGMA = 0.25, 0.5, 18, 1e-3
 CHUNK_ENTRIES = 1 << 17  # of the rival; 2^15 to 2^20 were tried
@@ -103,11 +103,11 @@ def random_alone(data: list[tf.Tensor], directions: int) -> Call:
     """The same directions as NES draws, summed up."""
     shape = tf.constant(data[0].shape[::-1])
     chunk = max(
-        1, min(directions // 2, _antithetic_normals._CHUNK_ENTRIES // int(np.prod(data[0].shape)))
+        1, min(directions // 2, antithetic_normals.CHUNK_ENTRIES // int(np.prod(data[0].shape)))
     )
 
     def call(seed: tf.Tensor) -> Any:
-        stream = _antithetic_normals.Stream(shape, seed)
+        stream = antithetic_normals.Stream(shape, seed)
 
         def body(n, total):
             e, d = stream.directions(n, tf.constant(chunk))

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tests.oracles import algorithm1
 from tests.oracles.trials import SmallTrial, believable_trial, random_trial
-from tfalloc.gradients import NES, FiniteDifference, _antithetic_normals, nes
+from tfalloc.gradients import NES, FiniteDifference, antithetic_normals, nes
 from tfalloc.outcome import expected_outcome
 from tfalloc.outcome.algorithm1 import make_grid
 from tfalloc.outcome.batch import as_batch
@@ -18,7 +18,7 @@ from tfalloc.outcome.fixed_point import exact_terms
 
 
 def directions(shape, first, number, seed=(1, 2)):
-    return _antithetic_normals.Stream(tf.constant(shape), tf.constant(seed)).directions(
+    return antithetic_normals.Stream(tf.constant(shape), tf.constant(seed)).directions(
         tf.constant(first), tf.constant(number)
     )
 
@@ -109,7 +109,7 @@ def test_received_arm_goes_to_the_front_and_back(arms):
 
 
 def test_quantiles_are_a_standard_normal():
-    levels = _antithetic_normals.normal_quantiles().astype(np.float64)
+    levels = antithetic_normals.normal_quantiles().astype(np.float64)
     assert levels.mean() == 0.0
     assert abs(np.mean(levels**2) - 1.0) < 1e-7
     assert abs(np.mean(levels**4) - 3.0) < 0.01
@@ -130,7 +130,7 @@ def test_pair_n_is_the_same_in_any_chunk_and_under_xla(shape):
     # The seed is an argument: a constant one would be folded before XLA sees it.
     @tf.function(jit_compile=True)
     def compiled(seed):
-        return _antithetic_normals.Stream(tf.constant(shape), seed).directions(
+        return antithetic_normals.Stream(tf.constant(shape), seed).directions(
             tf.constant(0), tf.constant(9)
         )
 
@@ -168,7 +168,7 @@ def test_unbiased_on_a_linear_objective():
     rng = np.random.default_rng(5)
     a, b = rng.standard_normal((2, 3, 20))
     pairs = 4000
-    estimates = _antithetic_normals.estimate(linear(a, b), tf.constant([3, 20]), pairs, (6, 7))
+    estimates = antithetic_normals.estimate(linear(a, b), tf.constant([3, 20]), pairs, (6, 7))
     z = []
     for estimate, truth in zip(estimates, (a, b), strict=True):
         variance = (np.sum(a**2) + np.sum(b**2) + truth**2) / pairs
@@ -222,7 +222,7 @@ def test_chunks_do_not_matter(chunk):
     gradient = NES(sigma=0.05)
 
     def estimate(chunk):
-        return _antithetic_normals.estimate(
+        return antithetic_normals.estimate(
             lambda e, d: gradient._half_differences(problem, e, d),
             tf.constant([3, 40]),
             60,
@@ -247,7 +247,7 @@ def test_memory_does_not_grow_with_the_number_of_directions(arms):
 
     def held(pairs):
         with pytest.raises(Held) as caught:
-            _antithetic_normals.estimate(stop, tf.constant([arms, 10_000]), pairs, (1, 2))
+            antithetic_normals.estimate(stop, tf.constant([arms, 10_000]), pairs, (1, 2))
         return caught.value.args
 
     assert held(100) == held(1_000) == held(1_000_000)

@@ -14,7 +14,7 @@ and its gradient needs values of Q only:
 Q is Algorithm 1. Instead of an argmax over all users and arms at each midpoint of each perturbed
 problem, one pass turns a perturbed problem into match intervals on ticks, and a midpoint is then a
 masked sum of exact integers over rows. Two choices keep the pass short (a third, cheap normals, is
-in `_antithetic_normals`):
+in `antithetic_normals`):
 
 1. The received arm is moved to the front, so that there is nothing to gather inside the loop; the
    rows lie innermost, so that K = 2 fills vector registers as K = 30 does. Entries of a direction
@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfalloc.gradients._antithetic_normals import estimate
+from tfalloc.gradients.antithetic_normals import estimate
 from tfalloc.gradients.base import GoalGradient, Gradient
 from tfalloc.outcome.algorithm1 import (
     Bisection,

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tfalloc.outcome.batch import Tensor
 
-_CHUNK_ENTRIES = 1 << 17  # entries of v perturbed at once: what stays in cache
+CHUNK_ENTRIES = 1 << 17  # entries of v perturbed at once: what stays in cache
 _LEVEL_BITS = 16  # a direction's entry takes one of 2^16 equally likely values
 _WORDS_A_COUNT = 4  # Philox yields four 32-bit words for each step of its counter
 _PHILOX = 1
@@ -43,10 +43,10 @@ def estimate(
       shape: [2] int32, (K, B).
       pairs: number of pairs.
       seed: two integers.
-      chunk: pairs that are solved together; None: as many as `_CHUNK_ENTRIES` allows.
+      chunk: pairs that are solved together; None: as many as `CHUNK_ENTRIES` allows.
     """
     if chunk is None:
-        chunk = tf.clip_by_value(_CHUNK_ENTRIES // tf.maximum(tf.reduce_prod(shape), 1), 1, pairs)
+        chunk = tf.clip_by_value(CHUNK_ENTRIES // tf.maximum(tf.reduce_prod(shape), 1), 1, pairs)
         rounds = (pairs + chunk - 1) // chunk
         chunk = (pairs + rounds - 1) // rounds  # even chunks leave fewer dead pairs in the last
     stream = Stream(shape, seed)
