@@ -79,13 +79,19 @@ def nary(trial, model, budget, alpha_max, rounds, num_points):
 
 
 def default_alpha_max(trial, model, budget):
-    """The smallest power of two from which on C is not above the budget; None: there is none."""
+    """The smallest power of two from which on C is not above the budget; None: there is none.
+
+    From 2^-32 to 2^31 times the typical alpha, mean spread of v over mean spread of c.
+    """
+    spread_v, spread_c = (sum(max(row) - min(row) for row in rows) for rows in trial[:2])
+    typical = spread_v / spread_c if spread_v > 0 and spread_c > 0 else 1.0
     found = None
     for exponent in range(31, -33, -1):
-        _, cost, _ = outcome(trial, model, arms_at(trial, 2.0**exponent))
+        power = 2.0 ** (math.floor(math.log2(typical)) + exponent)
+        _, cost, _ = outcome(trial, model, arms_at(trial, power))
         if cost is not None and cost > Fraction(budget):
             return found
-        found = 2.0**exponent
+        found = power
     return found
 
 
