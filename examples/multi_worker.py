@@ -45,7 +45,7 @@ def main() -> None:
         os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
         strategy = tf.distribute.MultiWorkerMirroredStrategy()  # before any other TensorFlow call
 
-    data = tfalloc.datasets.synthetic(arguments.rows, seed=0).data
+    data = tfalloc.datasets.five_arms(arguments.rows, seed=0).data
     with strategy.scope():
         model = tfalloc.AllocationModel(data.num_treatments, backbone="small", seed=0)
         model.compile(goal_weight=0.5, budget=(1.5, 2.5), gradient=GRADIENTS[arguments.gradient]())

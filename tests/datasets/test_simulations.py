@@ -26,7 +26,7 @@ def criteo_file():
 
 
 MAKERS = {
-    "five_arms": lambda seed=0: datasets.synthetic(20_000, seed),
+    "five_arms": lambda seed=0: datasets.five_arms(20_000, seed),
     "criteo_like": lambda seed=0: datasets.criteo_like(200_000, seed),
     "produce_coin": lambda seed=0: datasets.produce_coin(60_000, seed, num_treatments=10),
     "criteo_outcomes": lambda seed=0: datasets.criteo_outcomes(criteo_file(), seed),
@@ -107,7 +107,7 @@ def best_value(value, cost, budget):
 
 
 def test_the_best_of_five_arms_is_worth_what_the_module_says():
-    simulation = datasets.synthetic(200_000, seed=3)
+    simulation = datasets.five_arms(200_000, seed=3)
     value, cost = simulation.true_response.astype("f8"), simulation.true_cost
     assert (np.diff(value, axis=1) >= 0).all()  # equal where float32 saturates
     assert best_value(value, cost, 2.0) == pytest.approx(0.2123, abs=0.001)
@@ -227,7 +227,7 @@ def test_well_specified_is_logistic_in_every_arm():
 
 def test_refusals():
     with pytest.raises(ValueError, match="num_rows=3"):
-        datasets.synthetic(3)
+        datasets.five_arms(3)
     with pytest.raises(ValueError, match="num_treatments=1"):
         datasets.produce_coin(num_treatments=1)
     with pytest.raises(ValueError, match="num_rows=10"):
@@ -235,4 +235,4 @@ def test_refusals():
 
 
 def test_simulations_are_trials():
-    assert isinstance(datasets.synthetic(1000).data, RCTData)
+    assert isinstance(datasets.five_arms(1000).data, RCTData)

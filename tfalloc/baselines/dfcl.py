@@ -236,7 +236,7 @@ class DFCL(KerasBaseline, AllocationModel):
 
     Example:
       >>> import tfalloc
-      >>> data = tfalloc.datasets.synthetic(2_000, seed=0).data
+      >>> data = tfalloc.datasets.five_arms(2_000, seed=0).data
       >>> model = tfalloc.baselines.DFCL(5, "small", loss="pl")
       >>> history = model.fit(data, batch_size=1_000, epochs=1, verbose=0)
       >>> model.score(data).shape

@@ -145,7 +145,7 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _attributes(docstring: str) -> dict[str, str]:
-    """{name: text} of the section "Attributes" of a docstring.
+    r"""{name: text} of the section "Attributes" of a docstring.
 
     >>> _attributes(
     ...     "What it is.\n\nAttributes:\n  a: one\n    line.\n  b: Two.\n\nExample:\n  c: no"

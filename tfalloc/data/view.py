@@ -161,7 +161,8 @@ class TrialView:
         Streamed data are known by their statistics and row groups, without reading them.
 
         Example:
-          >>> data = RCTData({"age": [30, 41]}, [0, 1], [0, 1], [0, 2])
+          >>> import tfalloc
+          >>> data = tfalloc.RCTData({"age": [30, 41]}, [0, 1], [0, 1], [0, 2])
           >>> data.fingerprint() == data.take([1, 0]).fingerprint()
           False
         """

@@ -149,8 +149,8 @@ def plain_text(text: object) -> str:
     """A label that is drawn as it is: dollars are no formula, and no legend leaves it out.
 
     Example:
-      >>> plain_text("$5 or $10"), plain_text("_none")
-      ('\\$5 or \\$10', ' _none')
+      >>> print(plain_text("5 to 10 $"), plain_text("_none"))
+      5 to 10 \\$  _none
     """
     # Matplotlib skips labels that begin with "_".
     label = str(text).replace("$", r"\$")

@@ -95,7 +95,7 @@ class AllocationModel(TrainStep):
 
     Example:
       >>> import tfalloc
-      >>> data = tfalloc.datasets.synthetic(2_000, seed=0).data
+      >>> data = tfalloc.datasets.five_arms(2_000, seed=0).data
       >>> model = tfalloc.AllocationModel(num_treatments=5, backbone="small", seed=0)
       >>> model.compile(goal_weight=0.1, budget=(1.5, 2.5))
       >>> history = model.fit(data, batch_size=1_000, epochs=1, verbose=0)

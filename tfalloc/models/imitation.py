@@ -106,7 +106,7 @@ def imitate(
 
     Example:
       >>> import tfalloc
-      >>> trial = tfalloc.datasets.synthetic(2_000, seed=0)
+      >>> trial = tfalloc.datasets.five_arms(2_000, seed=0)
       >>> truth = {"response": trial.true_response, "cost": trial.true_cost}
       >>> model = tfalloc.AllocationModel(num_treatments=5, backbone="small", seed=0)
       >>> history = model.imitate(trial.data, truth, epochs=2, verbose=0)

@@ -73,7 +73,7 @@ def allocate(
       >>> import tempfile, tfalloc
       >>> from pathlib import Path
       >>> folder = Path(tempfile.mkdtemp())
-      >>> trial = tfalloc.datasets.synthetic(2_000, seed=0)
+      >>> trial = tfalloc.datasets.five_arms(2_000, seed=0)
       >>> recipe = tfalloc.training.Recipe(budget=2.0, backbone="small", epochs=1, goal_weight=0.0)
       >>> _ = tfalloc.training.train(trial.data, recipe, folder / "run")
       >>> trial.data.frame().to_csv(folder / "users.csv", index=False)

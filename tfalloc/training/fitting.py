@@ -46,7 +46,7 @@ def fit(
 
     Example:
       >>> import tfalloc
-      >>> data = tfalloc.datasets.synthetic(2_000, seed=0).data
+      >>> data = tfalloc.datasets.five_arms(2_000, seed=0).data
       >>> recipe = tfalloc.training.Recipe(budget=2.0, backbone="small", epochs=1, goal_weight=0.0)
       >>> model, history = tfalloc.training.fit(data, recipe)
       >>> len(history)

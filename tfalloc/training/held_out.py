@@ -29,7 +29,7 @@ def evaluate(model: Any, data: RCTData, budgets: list[float], mix: Mix) -> pd.Da
 
     Example:
       >>> import tfalloc
-      >>> data = tfalloc.datasets.synthetic(2_000, seed=0).data
+      >>> data = tfalloc.datasets.five_arms(2_000, seed=0).data
       >>> model = tfalloc.AllocationModel(num_treatments=5, backbone="small", seed=0)
       >>> model.compile(goal_weight=0.0)
       >>> _ = model.fit(data, epochs=1, verbose=0)

@@ -91,7 +91,7 @@ def train(
 
     Example:
       >>> import tempfile, tfalloc
-      >>> data = tfalloc.datasets.synthetic(2_000, seed=0).data
+      >>> data = tfalloc.datasets.five_arms(2_000, seed=0).data
       >>> recipe = tfalloc.training.Recipe(budget=2.0, backbone="small", epochs=1, goal_weight=0.0)
       >>> trained = tfalloc.training.train(data, recipe, tempfile.mkdtemp() + "/run")
       >>> trained.run.model().num_treatments

@@ -86,7 +86,7 @@ def study(
 
     Example:
       >>> import tfalloc, warnings
-      >>> data = tfalloc.datasets.synthetic(3_000, seed=0).data
+      >>> data = tfalloc.datasets.five_arms(3_000, seed=0).data
       >>> def weights(trial):
       ...     return {"goal_weight": trial.suggest_float("goal_weight", 0.1, 10, log=True)}
       >>> with warnings.catch_warnings():
