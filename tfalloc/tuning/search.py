@@ -193,28 +193,29 @@ def _record(folder: Path, sampler: Any, pruner: Any) -> Iterator[Any]:
     optuna = require_optuna()
     from sqlalchemy.exc import SQLAlchemyError
 
-    file = folder / DATABASE
+    file, database = folder / DATABASE, None
     try:
-        database = optuna.storages.RDBStorage(f"sqlite:///{file}")
-        record = optuna.create_study(
-            storage=database,
-            study_name=NAME,
-            direction="maximize",
-            load_if_exists=True,
-            sampler=sampler,
-            pruner=pruner or optuna.pruners.NopPruner(),
-        )
-        record.get_trials(deepcopy=False)
-    except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
-        raise ValueError(
-            f"{file} cannot be read as a study ({type(error).__name__}): it is damaged, or of "
-            "another program or version; name another folder."
-        ) from error
-    try:
+        try:
+            database = optuna.storages.RDBStorage(f"sqlite:///{file}")
+            record = optuna.create_study(
+                storage=database,
+                study_name=NAME,
+                direction="maximize",
+                load_if_exists=True,
+                sampler=sampler,
+                pruner=pruner or optuna.pruners.NopPruner(),
+            )
+            record.get_trials(deepcopy=False)
+        except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
+            raise ValueError(
+                f"{file} cannot be read as a study ({type(error).__name__}): it is damaged, or of "
+                "another program or version; name another folder."
+            ) from error
         yield record
     finally:
-        database.remove_session()
-        database.engine.dispose()
+        if database is not None:
+            database.remove_session()
+            database.engine.dispose()
 
 
 def _run(record: Any, objective: Callable[[Any], float], trials: int, seed: int | None) -> None:
