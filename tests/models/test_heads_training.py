@@ -76,19 +76,15 @@ def test_fit_starts_a_model_that_was_built_without_data():
     np.testing.assert_allclose(predicted, data.arm_moments("response").mean, rtol=0.1)
 
 
-@pytest.mark.parametrize(
-    ("heads", "cost_head"), [("independent", None), ("marginal", "on_response")]
-)
-def test_coins_are_learned(heads, cost_head):
+def test_coins_are_learned():
     """20,000 rows of 6 arms: predictions of both outcomes come near their truth."""
     simulation = datasets.produce_coin(20_000, seed=3, num_treatments=6)
-    on_response = cost_head == "on_response"
     model = model_of(
         6,
-        heads=heads,
-        monotone=on_response,
-        cost_head=cost_head,
-        cost_amounts=[float(x) for x in simulation.data.treatment_names] if on_response else None,
+        heads="marginal",
+        monotone=True,
+        cost_head="on_response",
+        cost_amounts=[float(x) for x in simulation.data.treatment_names],
     )
     model.optimizer.learning_rate = 0.006
     model.fit(simulation.data, batch_size=1000, epochs=11, verbose=0)
@@ -148,8 +144,6 @@ def test_end_to_end_training_saving_and_loading(tmp_path):
     one, two = model.predict(data, verbose=0), loaded.predict(data, verbose=0)
     np.testing.assert_array_equal(one["response"], two["response"])
     np.testing.assert_array_equal(one["cost"], two["cost"])
-    before, after = (m.evaluate(data, return_dict=True, verbose=0) for m in (model, loaded))
-    assert before == pytest.approx(after, rel=1e-5)
     assert loaded._outcome_losses == losses
     assert loaded.outcome_heads.started and loaded.monotone and loaded.heads == "marginal"
 
@@ -157,7 +151,8 @@ def test_end_to_end_training_saving_and_loading(tmp_path):
 def test_plain_graph_and_xla_train_alike():
     def losses(jit_compile):
         model = model_of(heads="marginal", compiled={"jit_compile": jit_compile})
-        history = model.fit(trial("binary", "nonnegative"), batch_size=500, epochs=1, verbose=0)
+        data = trial("binary", "nonnegative", rows=2_000)
+        history = model.fit(data, batch_size=500, epochs=1, validation_split=0.0, verbose=0)
         return history.history["loss"]
 
     np.testing.assert_allclose(losses(True), losses(False), rtol=1e-4)
@@ -179,9 +174,11 @@ def test_mixed_precision():
 
 
 def reversed_arms():
-    data = trial("binary", "nonnegative")
-    labels = np.array(["e", "d", "c", "b", "a"], object)[data.treatment]
-    return RCTData(data.features, labels, data.response, data.cost)
+    data = trial("binary", "nonnegative", rows=1_000)
+    names = ["a", "b", "c", "d", "e"]
+    return RCTData(
+        data.features, 4 - data.treatment, data.response, data.cost, treatment_names=names
+    )
 
 
 @pytest.mark.parametrize(
