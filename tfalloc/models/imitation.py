@@ -138,7 +138,7 @@ def imitate(
             f"x is {type(x).__name__}, but preprocessing and heads start from a trial: pass "
             "RCTData, or call adapt(data) first."
         )
-    matrix, weight = _rows(model, x)
+    matrix, weight = rows_in_memory(model, x)
     targets = _checked(model, predictions, len(matrix))
     if sample_weight is not None:
         weight = np.asarray(sample_weight, np.float32)
@@ -172,8 +172,8 @@ def imitate(
         )
 
 
-def _rows(model: Any, x: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """Feature matrix [N, F] and, of a weighted trial, weights [N]; the rows in their order."""
+def rows_in_memory(model: Any, x: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Feature matrix [N, F] and weights [N] or None, the rows in their order."""
     if isinstance(x, tf.data.Dataset):
         raise ValueError(
             "x is a tf.data.Dataset, whose rows need not come in the order of the predictions; "
