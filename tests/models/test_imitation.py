@@ -8,6 +8,7 @@ from tests.models.trials import trial
 from tfalloc.datasets import produce_coin
 from tfalloc.gradients import Integrated
 from tfalloc.models import AllocationModel
+from tfalloc.models.imitation import _shuffled
 
 
 def truth(simulation):
@@ -116,10 +117,13 @@ def test_the_seed_decides(small):
         model.imitate(*small, epochs=1, seed=seed, verbose=0)
         return model
 
-    same, again, other = imitated(None), imitated(0), imitated(1)
-    assert_same_weights(same, again)
-    pairs = zip(same.get_weights(), other.get_weights(), strict=True)
-    assert any(np.any(a != b) for a, b in pairs)
+    assert_same_weights(imitated(None), imitated(0))
+    rows = (np.arange(6),)
+    orders = [[x.numpy().tolist() for (x,) in _shuffled(rows, 3, seed).take(8)] for seed in (0, 1)]
+    assert orders[0] != orders[1]
+    for order in orders:  # whole epochs, each in another order
+        epochs = [sorted(one + two) for one, two in zip(order[::2], order[1::2], strict=True)]
+        assert epochs == 4 * [list(range(6))] and len({str(x) for x in order[::2]}) > 1
 
 
 def test_training_goes_on_from_there(small):
