@@ -351,6 +351,10 @@ class TestSettings:
             run(data, **{"trials": 1, **options})
         assert not list(tmp_path.glob("tfalloc-*"))
 
+    def test_data_that_are_no_trial(self):
+        with pytest.raises(ValueError, match="data is a dict; expected RCTData"):
+            run({"x": [1.0]})
+
     def test_without_optuna(self, data, monkeypatch):
         monkeypatch.setitem(sys.modules, "optuna", None)
         with pytest.raises(ImportError, match=r"pip install tfalloc\[tuning\]"):

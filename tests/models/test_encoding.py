@@ -67,6 +67,11 @@ def test_bins_are_checked(bins):
         tfalloc.AllocationModel(2, bins=bins)
 
 
+def test_widths_are_checked():
+    with pytest.raises(ValueError, match=r"backbone=\(True,\) is not known"):
+        build_network(3, 2, (True,))
+
+
 def test_linear_path_starts_at_nothing_and_is_a_regression():
     plain = build_network(3, 2, (4,), seed=0)
     wide = build_network(3, 2, (4,), linear=True, seed=0)

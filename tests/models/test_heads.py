@@ -380,6 +380,8 @@ def test_spread_is_trained_with_the_lognormal_loss_only():
         (lambda: Heads(2, "binary", "binary", cost_amounts=[0, 1]), "leave them out"),
         (lambda: Heads(2, "real", "on_response", cost_amounts=[0, 1]), "less than nothing"),
         (lambda: Heads(2, "binary", "on_response", cost_amounts=[0, 1, 2]), "expected 2 finite"),
+        (lambda: Heads(2, "binary", "on_response", cost_amounts=3), "cost_amounts=3: expected 2"),
+        (lambda: Heads(2, "binary", "binary", monotone="no"), "monotone='no': expected True or"),
         (lambda: Heads(2, "binary", "on_response", cost_amounts=[-1, 1]), "not negative"),
         (
             lambda: Heads(2, "binary", "on_response", "marginal", cost_amounts=[0, 1]),

@@ -174,6 +174,7 @@ class TestRefusals:
             ({"epochs": 2.5}, "epochs=2.5"),
             ({"learning_rate": 0.0}, "learning_rate=0.0"),
             ({"learning_rate": np.nan}, "learning_rate=nan"),
+            ({"sample_weight": np.zeros(600)}, "sum 0; expected"),
             ({"sample_weight": np.ones(5)}, r"sample_weight has shape \(5,\)"),
         ],
     )

@@ -203,8 +203,6 @@ class DirectModel(KerasBaseline, AllocationModel):
                 f"{unused[0]}={kwargs[unused[0]]!r}: {type(self).__name__} has one score for each "
                 "upgrade and no heads to choose; leave it out."
             )
-        if num_treatments < 2:
-            raise ValueError(f"num_treatments={num_treatments!r}: expected at least 2 arms.")
         if max_price is not None and not 0.0 < max_price < np.inf:
             raise ValueError(
                 f"max_price={max_price!r}: expected a positive response per unit of cost, or None."
@@ -216,6 +214,8 @@ class DirectModel(KerasBaseline, AllocationModel):
             "seed": seed,
         }
         super().__init__(num_treatments, backbone, **shape, **kwargs)
+        if self.num_treatments < 2:
+            raise ValueError(f"num_treatments={num_treatments!r}: expected at least 2 arms.")
         self.max_price = max_price
         if preprocessor is not None:
             num_features = preprocessor.output_shape[-1]

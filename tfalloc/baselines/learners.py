@@ -185,9 +185,10 @@ class SplineArms:
     """
 
     def __init__(self, num_knots: int = 5, degree: int = 3, positions: npt.ArrayLike | None = None):
-        if num_knots < 2 or degree < 1:
+        whole = all(isinstance(x, (int, np.integer)) for x in (num_knots, degree))
+        if not whole or num_knots < 2 or degree < 1:
             raise ValueError(
-                f"num_knots={num_knots!r}, degree={degree!r}; expected at least 2 and 1."
+                f"num_knots={num_knots!r}, degree={degree!r}; expected integers, at least 2 and 1."
             )
         require_sklearn("SplineArms")
         self.num_knots, self.degree, self.positions = num_knots, degree, positions

@@ -26,7 +26,7 @@ from tfalloc.baselines.learners import (
 from tfalloc.baselines.scores import Scored
 from tfalloc.data import RCTData
 from tfalloc.data.preprocessing import build_preprocessor
-from tfalloc.models.heads import HeadSettings, check_trial, choose_cost_head
+from tfalloc.models.heads import HeadSettings, check_amounts, check_trial, choose_cost_head
 from tfalloc.models.matrix_batches import as_batches, joined
 
 ON_RESPONSE = "on_response"
@@ -91,7 +91,7 @@ class TwoStage(Scored):
             check_learner(cost, "cost")
         self.response, self.cost = response, cost
         self.design = check_design(per)
-        self.cost_amounts = None if cost_amounts is None else np.asarray(cost_amounts, np.float64)
+        self.cost_amounts = None if cost_amounts is None else check_amounts(cost_amounts)
         self.preprocessor: Any = None
 
     def fit(self, data: RCTData, *, validation_data: Any = None) -> TwoStage:
@@ -343,6 +343,8 @@ def gradient_boosting(
 
 
 def _linear(C: float, max_iter: int, tol: float) -> tuple[Any, Any]:
+    if not isinstance(C, (int, float, np.number)) or not 0.0 < C < np.inf:
+        raise ValueError(f"C={C!r}: expected a finite number above 0.")
     from sklearn.linear_model import LogisticRegression, Ridge
 
     return LogisticRegression(C=C, max_iter=max_iter, tol=tol), Ridge(alpha=1.0 / C)

@@ -142,10 +142,15 @@ def imitate(
     targets = _checked(model, predictions, len(matrix))
     if sample_weight is not None:
         weight = np.asarray(sample_weight, np.float32)
-        if weight.shape != (len(matrix),) or not np.all(np.isfinite(weight) & (weight >= 0)):
+        if (
+            weight.shape != (len(matrix),)
+            or not np.all(np.isfinite(weight) & (weight >= 0))
+            or not weight.any()
+        ):
             raise ValueError(
-                f"sample_weight has shape {weight.shape}; expected {len(matrix)} finite numbers "
-                "that are not negative, one for each row of x."
+                f"sample_weight has shape {weight.shape} and sum {weight.sum():.6g}; expected "
+                f"{len(matrix)} finite numbers that are not negative and not all 0, one for each "
+                "row of x."
             )
     if batch_size is None:
         batch_size = min(USUAL_BATCH, max(1, len(matrix) // LEAST_BATCHES))

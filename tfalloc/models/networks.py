@@ -221,7 +221,7 @@ def _units(backbone: str | Sequence[int]) -> Sequence[int]:
     if (
         not isinstance(units, (list, tuple))
         or not units
-        or not all(isinstance(width, (int, np.integer)) and width > 0 for width in units)
+        or not all(isinstance(x, (int, np.integer)) and x is not True and x > 0 for x in units)
     ):
         raise ValueError(
             f"backbone={backbone!r} is not known; expected one of {tuple(PRESETS)}, widths of "

@@ -100,6 +100,8 @@ def study(
     Source: the search over lambda is Fig. 3 of Yan et al. 2023.
     """
     require_optuna()
+    if not isinstance(data, RCTData):
+        raise ValueError(f"data is a {type(data).__name__}; expected RCTData, in memory.")
     if isinstance(trials, bool) or not isinstance(trials, (int, np.integer)) or trials < 1:
         raise ValueError(f"trials={trials!r}: expected an integer of at least 1.")
     check_fixed(settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -70,6 +71,8 @@ def check_settings(
                 f"{argument}={value!r} is not known; expected one of {names}"
                 f"{' or None' if None in known else ''}."
             )
+    if monotone not in (True, False):
+        raise ValueError(f"monotone={monotone!r}: expected True or False.")
     if heads == "spline" and monotone:
         raise ValueError(
             "heads='spline' with monotone=True: its curves may fall; use heads='independent' or "
@@ -84,7 +87,7 @@ def check_settings(
     if cost_head != "on_response":
         if cost_amounts is not None:
             raise ValueError(
-                f"cost_amounts={list(cost_amounts)!r} with cost_head={cost_head!r}: amounts are of "
+                f"cost_amounts={cost_amounts!r} with cost_head={cost_head!r}: amounts are of "
                 "use for cost_head='on_response' only; leave them out, or pass that head."
             )
         return None
@@ -98,12 +101,7 @@ def check_settings(
             "cost_head='on_response' with response_head='real': a negative response would cost "
             "less than nothing; use response_head='binary', 'nonnegative' or 'hurdle'."
         )
-    amounts = np.asarray(cost_amounts, np.float64)
-    if amounts.shape != (num_treatments,) or not np.all(np.isfinite(amounts) & (amounts >= 0)):
-        raise ValueError(
-            f"cost_amounts={list(cost_amounts)!r}: expected {num_treatments} finite numbers that "
-            "are not negative, one for each arm."
-        )
+    amounts = check_amounts(cost_amounts, num_treatments)
     if marginal and not monotone:
         raise ValueError(
             "heads='marginal' with cost_head='on_response' needs monotone=True: where a dearer arm "
@@ -111,10 +109,30 @@ def check_settings(
         )
     if monotone and np.any(np.diff(amounts) <= 0):
         raise ValueError(
-            f"cost_amounts={list(cost_amounts)!r}: expected increasing amounts for monotone=True; "
+            f"cost_amounts={cost_amounts!r}: expected increasing amounts for monotone=True; "
             "put the arms in the order of their amounts."
         )
     return tuple(amounts.tolist())
+
+
+def check_amounts(cost_amounts: Any, num_treatments: int | None = None) -> np.ndarray:
+    """What a response costs in each arm, [K] float64.
+
+    Raises:
+      ValueError: other than `num_treatments` numbers (if known), or one that is negative or not
+        finite.
+    """
+    try:
+        amounts = np.asarray(cost_amounts, np.float64)
+    except (TypeError, ValueError):
+        amounts = np.array(np.nan)
+    fits = amounts.ndim == 1 and num_treatments in (None, len(amounts))
+    if not fits or not np.all(np.isfinite(amounts) & (amounts >= 0)):
+        raise ValueError(
+            f"cost_amounts={cost_amounts!r}: expected {num_treatments or 'some'} finite numbers "
+            "that are not negative, one for each arm."
+        )
+    return amounts
 
 
 def choose_cost_head(data: RCTData) -> str:
