@@ -85,7 +85,10 @@ def test_contract(name, trial):
     np.testing.assert_allclose(one.d_response, two.d_response, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+# Compiling is what takes time here: one of each kind; training compiles the others too.
+@pytest.mark.parametrize(
+    "name", ["nes", "finite_difference_masked", "smoothed", "integrated_budget"]
+)
 def test_xla_of_float32_with_an_unknown_batch(name, trial):
     args = arguments(trial, tf.float32)
     result = GRADIENTS[name](*args, 0.25, seed=(1, 2))
@@ -101,10 +104,10 @@ def test_ascent_along_it_raises_the_goal(name, trial):
         lambda v, c, step: GRADIENTS[name](v, c, *rest, 0.25, seed=tf.stack([1, step]))
     )
     start = float(differentiate(v, c, tf.constant(0)).goal)
-    for step in range(30):
+    for step in range(20):
         result = differentiate(v, c, tf.constant(step))
-        v += 0.01 * tf.sign(result.d_response)
-        c += 0.01 * tf.sign(result.d_cost)
+        v += 0.015 * tf.sign(result.d_response)
+        c += 0.015 * tf.sign(result.d_cost)
     assert float(result.goal) > start + 0.02
 
 
@@ -130,15 +133,15 @@ def assert_small_batches_are_fine(name, arms, jit_compile):
             assert float(result.goal) == 1.0
 
 
-@pytest.mark.parametrize("arms", [1, 2])
 @pytest.mark.parametrize("name", GRADIENTS)
-def test_no_rows_one_row_and_one_arm(name, arms):
-    assert_small_batches_are_fine(name, arms, jit_compile=False)
+def test_no_rows_one_row_and_one_arm(name):
+    for arms in (1, 2):
+        assert_small_batches_are_fine(name, arms, jit_compile=False)
 
 
-@pytest.mark.parametrize("name", ["nes", "finite_difference", "smoothed", "integrated_budget"])
-def test_no_rows_under_xla(name):
-    assert_small_batches_are_fine(name, 2, jit_compile=True)
+def test_no_rows_under_xla():
+    """XLA mistakes the shape of what is gathered from nothing."""
+    assert_small_batches_are_fine("finite_difference", 2, jit_compile=True)
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
