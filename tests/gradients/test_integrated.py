@@ -49,7 +49,7 @@ def integral(trial, low, high, weight):
 @pytest.mark.parametrize("prices", [(0.0, 1.0), (0.25, 3.0), (-1.0, 2.0)])
 def test_is_the_integral_over_prices(weight, prices):
     rng = np.random.default_rng(0)
-    for case in range(25):
+    for case in range(12):
         trial = random_trial(rng, dyadic=case % 2 == 0)
         result = integrated_objective(
             *trial.tensors(), 1 / trial.w, prices=prices, weight=weight, min_cost_gap=0.0
@@ -63,7 +63,7 @@ def test_is_the_integral_over_prices(weight, prices):
 def test_gradient_equals_central_differences(weight, gap):
     rng = np.random.default_rng(1)
     nonzero = 0
-    for _ in range(5):
+    for _ in range(2):
         trial = random_trial(rng, dyadic=False, rows=5, arms=3)
 
         fixed = trial.t, trial.y, trial.z, 1 / trial.w
@@ -84,7 +84,7 @@ def test_gradient_equals_central_differences(weight, gap):
                     ends.append(float(objective(*moved).objective))
                 expected = (ends[0] - ends[1]) / 2e-6
                 np.testing.assert_allclose(slopes[entry], expected, rtol=1e-5, atol=1e-7)
-    assert nonzero > 25
+    assert nonzero > 3
 
 
 def two_arm_trial(rng, rows=300, share=0.3):
@@ -294,8 +294,7 @@ def test_highest_price_leaves_a_hundredth_of_the_spend():
     assert float(highest_alpha(-tf.constant(trial.c), tf.constant(trial.c))) > 0.0
 
 
-@pytest.mark.parametrize("weight", ["uniform", "drp", "budget"])
-@pytest.mark.parametrize("arms", [1, 2, 3])
+@pytest.mark.parametrize(("weight", "arms"), [("uniform", 1), ("drp", 2), ("budget", 3)])
 def test_degenerate_batches_are_finite(weight, arms):
     gradient = Integrated(weight=weight)
     ladder = np.arange(2 * arms).reshape(2, arms) / 4.0

@@ -122,11 +122,12 @@ def implicit_goal(v, c, trial, alpha, budget, kind, scales, models):
     return estimates(alpha - (estimates(alpha)[1] - budget) / slope)[0]
 
 
-@pytest.mark.parametrize("doubly_robust", [False, True])
-@pytest.mark.parametrize("arms", [2, 4])
-@pytest.mark.parametrize("kind", ["softmax", "gaussian"])
+@pytest.mark.parametrize(
+    ("kind", "arms", "doubly_robust"),
+    [("softmax", 4, False), ("softmax", 2, True), ("gaussian", 2, False), ("gaussian", 4, True)],
+)
 def test_equals_automatic_differentiation_with_implicit_alpha(kind, arms, doubly_robust):
-    trial, models = small_trial(arms, rows=200, seed=1)
+    trial, models = small_trial(arms, rows=100, seed=1)
     models = models if doubly_robust else None
     scales = 0.2, 0.3
     oracle = Oracle(trial, kind, *scales, models)
@@ -145,9 +146,10 @@ def test_equals_automatic_differentiation_with_implicit_alpha(kind, arms, doubly
         assert np.abs(exact).max() > 1e-4
 
 
-@pytest.mark.parametrize("doubly_robust", [False, True])
-@pytest.mark.parametrize("arms", [2, 3])
-@pytest.mark.parametrize("kind", ["softmax", "gaussian"])
+@pytest.mark.parametrize(
+    ("kind", "arms", "doubly_robust"),
+    [("softmax", 3, True), ("softmax", 2, False), ("gaussian", 2, True), ("gaussian", 3, False)],
+)
 def test_equals_differences_of_the_smoothed_outcome(kind, arms, doubly_robust):
     trial, models = small_trial(arms)
     models = models if doubly_robust else None
@@ -326,9 +328,17 @@ def test_budget_that_does_not_bind(kind, mu):
     assert not np.any(result.d_cost)
 
 
-@pytest.mark.parametrize("arms", [1, 2, 3])
-@pytest.mark.parametrize("kind", ["softmax", "gaussian"])
-@pytest.mark.parametrize("budget", [0.0, 0.3, 5.0])
+@pytest.mark.parametrize(
+    ("arms", "kind", "budget"),
+    [
+        (1, "softmax", 0.3),
+        (2, "softmax", 0.0),
+        (3, "softmax", 5.0),
+        (1, "gaussian", 0.0),
+        (2, "gaussian", 0.3),
+        (3, "gaussian", 0.3),
+    ],
+)
 def test_degenerate_batches_are_finite(arms, kind, budget):
     gradient = Smoothed(kind=kind, temperature=1e-3, num_nodes=8, newton_steps=4)
     for v, c in [
@@ -342,8 +352,9 @@ def test_degenerate_batches_are_finite(arms, kind, budget):
             assert np.all(np.isfinite(result.d_response)) and np.all(np.isfinite(result.d_cost))
 
 
-@pytest.mark.parametrize("alpha_max", [1e-6, 1.0, 2.0**31])
-@pytest.mark.parametrize("temperature", [0.01, 0.3])
+@pytest.mark.parametrize(
+    ("alpha_max", "temperature"), [(1e-6, 0.3), (1.0, 0.01), (2.0**31, 0.01), (2.0**31, 0.3)]
+)
 def test_the_search_does_not_depend_on_its_start(alpha_max, temperature):
     trial = believable_trial(np.random.default_rng(0), rows=1000, arms=3)
     gradient = Smoothed(temperature=temperature, alpha_max=alpha_max)
