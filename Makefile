@@ -5,10 +5,11 @@ PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3.10 python3 p
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+FUZZ_SECONDS ?= 3600
 BENCHMARKS ?= import_time mckp train_step nes growth training evaluation heads_and_gradients
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format types doctest notebooks check matrix bench clean
+.PHONY: help venv demo test fuzz lint format types doctest notebooks check matrix bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 12
@@ -28,6 +29,9 @@ demo: $(VENV)/.installed ## train, evaluate, allocate and export on a simulation
 
 test: $(VENV)/.installed ## run the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=20 tests
+
+fuzz: $(VENV)/.installed ## try bad files and options on commands and functions (an hour)
+	$(BIN)/python -m tests.bad_input.fuzz --seconds $(FUZZ_SECONDS)
 
 doctest: $(VENV)/.installed ## run the examples in docstrings
 	$(BIN)/python -m pytest -p tests.conftest --doctest-modules tfalloc studies -p no:cacheprovider
