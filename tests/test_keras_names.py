@@ -20,6 +20,8 @@ SHAPE = {"num_features": 3, "seed": 0}
 LOADING = """
 import json, sys
 import tfalloc
+import importlib.util
+importlib.util.find_spec("keras")  # as libraries ask whether there is one
 import keras
 for config in json.load(sys.stdin):
     print(type(keras.saving.deserialize_keras_object(config)).__name__)

@@ -55,18 +55,28 @@ def _stand_in(module: str, name: str) -> type:
 
 
 class _AfterKeras(importlib.abc.MetaPathFinder):
-    """Finds `keras` as usual, once, and adds the names when it has been executed."""
+    """Finds `keras` as usual, and adds the names when it has been executed.
+
+    It stays until then: libraries that only ask whether there is a Keras find the module as well.
+    """
+
+    def __init__(self) -> None:
+        self.asking = False
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
-        if fullname != "keras":
+        if fullname != "keras" or self.asking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        self.asking = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self.asking = False
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def exec_module(module: Any) -> None:
                 execute(module)
+                sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not self]
                 _add_stand_ins()
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]

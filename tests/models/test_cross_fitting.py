@@ -55,7 +55,7 @@ def test_no_row_is_spoken_of_by_a_model_that_has_seen_it():
 
 def compiled(gradient):
     model = tfalloc.AllocationModel(2, backbone="small", seed=0)
-    model.compile(goal_weight=0.3, budget=0.5, gradient=gradient, jit_compile=False)
+    model.compile(goal_weight=0.3, budget=0.5, gradient=gradient, run_eagerly=True)
     return model
 
 

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.models.conftest import Pull, make_model
+from tfalloc.data import RCTData
 from tfalloc.gradients import FiniteDifference, GoalGradient, Integrated, Smoothed
 from tfalloc.models import AllocationModel, WarmUp
-from tfalloc.models.objective import RATE, RunningNorms
-from tfalloc.models.schedules import validation_budgets_of
+from tfalloc.models.objective import RATE, RunningNorms, surrogate
+from tfalloc.models.schedules import draw_budget, validation_budgets_of
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -205,3 +207,123 @@ def test_weight_decay_is_the_default_optimizer_s(model_of):
 def test_messages(options, message):
     with pytest.raises(ValueError, match=message):
         AllocationModel(2).compile(**{"goal_weight": 1.0, "budget": 1.0, **options})
+
+
+# The paper's details ----------------------------------------------------------------------
+
+
+def test_the_surrogate_has_the_gradient_of_the_objective(trial_of_two_arms):
+    """Eq. 11 and the sentence after it (line 879): dL_S/dtheta = dL_R/dtheta, numerically."""
+    data = trial_of_two_arms
+    gradient = Integrated(prices=(0.0, 1.0), min_cost_gap=1e-6)
+    model = make_model(
+        optimizer=keras.optimizers.SGD(1.0), gradient=gradient, goal_weight=3.0,
+        goal_scale="paper", budget=0.3,
+    )  # fmt: skip
+    model.adapt(data)
+    # Away from the start, where all rows are predicted alike and sit at one price.
+    rng = np.random.default_rng(0)
+    start = [w.numpy() + rng.normal(0, 0.3, w.shape).astype("f4") for w in model.trainable_weights]
+
+    def put(weights):
+        for variable, value in zip(model.trainable_weights, weights, strict=True):
+            variable.assign(value)
+
+    features, targets = next(iter(data.batches(len(data), shuffle=False)))
+    matrix = model.preprocessor(features)
+
+    def objective(weights):
+        """L_1 and J, with batch statistics as in training."""
+        put(weights)
+        raw = model.network(matrix, training=True)
+        losses = sum(float(x) for x in model._prediction_losses(raw, targets, None).values())
+        v, c = (model._predictions(raw)[name] for name in ("response", "cost"))
+        trial = (targets[name] for name in ("treatment", "response", "cost"))
+        goal = gradient.objective(v, c, *trial, budget=0.3, propensity=targets.get("propensity"))
+        return np.array([losses, float(goal.objective)])
+
+    put(start)
+    model.train_on_batch(features, targets)
+    minus = [w.numpy() - s for w, s in zip(model.trainable_weights, start, strict=True)]
+    step, shares = 1e-3, []
+    for _ in range(3):
+        way = [rng.normal(size=w.shape).astype("f4") for w in start]
+        slope = -sum(float(np.sum(a * b)) for a, b in zip(minus, way, strict=True))
+        up, down = (
+            objective([w + sign * step * d for w, d in zip(start, way, strict=True)])
+            for sign in (1, -1)
+        )
+        losses, goal = (up - down) / (2 * step)
+        assert slope == pytest.approx(losses - 3.0 * goal, rel=0.03, abs=0.02)
+        shares.append(abs(3.0 * goal) / abs(losses))
+    assert max(shares) > 0.2  # the goal is no small part of it
+
+
+def test_the_surrogate_is_linear_in_the_predictions():
+    v, c = tf.Variable([[0.1, 0.2]]), tf.Variable([[0.3, 0.4]])
+    goal = GoalGradient(
+        tf.constant(0.5), tf.constant([[1.0, -2.0]]), tf.constant([[3.0, 4.0]]), 0.0
+    )
+    with tf.GradientTape() as tape:
+        value = surrogate(v, c, goal)
+    dv, dc = tape.gradient(value, [v, c])
+    np.testing.assert_array_equal(dv, goal.d_response)
+    np.testing.assert_array_equal(dc, goal.d_cost)
+
+
+class Note(Pull):
+    """Notes the budget of every step."""
+
+    def __init__(self):
+        super().__init__()
+        self.budgets = []
+
+    def __call__(self, v, c, treatment, response, cost, budget, **more):
+        self.budgets.append(float(budget))
+        return super().__call__(v, c, treatment, response, cost, budget, **more)
+
+
+def test_every_step_draws_its_budget_anew(trial_of_two_arms):
+    """Lines 1100 and 1119: per-capita budgets uniform on a range, one for each step."""
+
+    def budgets(seed, epochs):
+        gradient = Note()
+        model = make_model(seed=seed, gradient=gradient, budget=(1.0, 1.5))
+        batches = trial_of_two_arms.batches(300, shuffle=False)
+        model.fit(batches, epochs=epochs, verbose=0)
+        return gradient.budgets
+
+    drawn = budgets(1, 2)
+    assert len(drawn) == len(set(drawn)) == 8
+    assert drawn == [float(draw_budget((1.0, 1.5), 1, tf.constant(step))) for step in range(8)]
+    assert budgets(1, 1) == drawn[:4] and not set(budgets(2, 1)) & set(drawn)
+
+
+@pytest.mark.parametrize("kind", ["binary", "nonnegative"])
+def test_the_cost_loss_follows_the_kind_of_cost_label(kind):
+    """Eq. 1 and lines 255 to 260: cross entropy for a categorical cost, else a regression loss."""
+    rng = np.random.default_rng(0)
+    x, t = rng.normal(size=(600, 2)).astype("f4"), rng.integers(0, 2, 600)
+    z = (rng.random(600) < 0.2 + 0.3 * t) * 1.0 if kind == "binary" else rng.random(600) * (1 + t)
+    data = RCTData(x, t, (rng.random(600) < 0.3) * 1.0, z)
+    model = make_model(goal_weight=0.0)
+    model.adapt(data)
+    cost = model.predict(data, verbose=0)["cost"][np.arange(600), t].astype(float)
+    if kind == "binary":
+        expected = -np.mean(z * np.log(cost) + (1 - z) * np.log(1 - cost))
+    else:  # in units of the mean square, so that costs in cents train as costs in euros do
+        expected = np.mean((cost - z) ** 2) / np.mean(z**2)
+    assert model.evaluate(data, return_dict=True)["cost_loss"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_budgets_are_uniform_on_their_range_and_alike_with_xla():
+    draw = lambda step: draw_budget((0.2, 0.6), 7, step)  # noqa: E731
+    steps = tf.range(4000)
+    plain = tf.map_fn(draw, steps, fn_output_signature=tf.float32).numpy()
+    compiled = tf.function(draw, jit_compile=True)
+    assert np.all((plain >= 0.2) & (plain <= 0.6))
+    # 4 standard errors of the mean and of the share below a quarter
+    assert abs(plain.mean() - 0.4) < 4 * 0.4 / np.sqrt(12 * 4000)
+    assert abs(np.mean(plain < 0.3) - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 4000)
+    for step in (0, 1, 17):
+        assert float(compiled(tf.constant(step))) == pytest.approx(plain[step], rel=1e-6)

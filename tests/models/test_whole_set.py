@@ -53,7 +53,7 @@ def test_nothing_matched_counts_as_the_cheapest_arm():
 
 
 def test_evaluate_takes_several_budgets(model_of, trial_of_two_arms):
-    model = model_of()
+    model = model_of(validation_budgets=None)
     model.adapt(trial_of_two_arms)
     logs = model.evaluate(trial_of_two_arms, budget=[0.4, 0.2], return_dict=True)
     single = model.evaluate(trial_of_two_arms, budget=0.4, return_dict=True)

@@ -18,6 +18,16 @@ import tensorflow as tf
 from tfalloc.data import FeatureSchema, RCTData, build_preprocessor
 from tfalloc.models import cross_fitting, imitation, phases, replicas, resume
 from tfalloc.models.encoding import check_bins
+from tfalloc.models.fit_arguments import (
+    KERAS_FIT,
+    batches_from,
+    in_batches,
+    lost_files_named,
+    one_batch,
+    refuse_class_weight,
+    refuse_unknown,
+    split_rows,
+)
 from tfalloc.models.heads import (
     Heads,
     HeadSettings,
@@ -26,13 +36,7 @@ from tfalloc.models.heads import (
     check_trial,
     choose_cost_head,
 )
-from tfalloc.models.matrix_batches import (
-    as_batches,
-    as_trial_data,
-    batches_from,
-    sample_matrix,
-    split_rows,
-)
+from tfalloc.models.matrix_batches import as_batches, as_trial_data, refuse_beside, sample_matrix
 from tfalloc.models.networks import (
     build_network,
     copy_untrained,
@@ -304,16 +308,16 @@ class AllocationModel(TrainStep):
             are rare "val_goal" is noisy, and two-stage training does better by "val_loss".
           callbacks: as in Keras. `val_loss`, `val_goal`, `val_response_loss`, … can be monitored.
           shuffle: whether rows are reshuffled each epoch, by the model's seed.
-          sample_weight: [rows], with plain features.
+          sample_weight: [rows], with plain features; `RCTData` and datasets bring their own.
           initial_epoch: as in Keras.
           resume_from: directory that keeps the state of training at the ends of epochs. A run that
             was killed, at whatever moment, and is started again by the same calls goes on from the
             last of them, and ends with the weights and the History that it would have had; a
-            finished one only gets these back. Other callbacks are restored too: by their
-            `get_state()` and `set_state(state)` if they have them, else their attributes that are
-            numbers, arrays or containers of these. A dataset of your own must have the same order
-            in every process. Long epochs can be cut by `steps_per_epoch`.
-          **kwargs: as `keras.Model.fit`.
+            finished one only gets these back. Callbacks are restored too: by `get_state()` and
+            `set_state(state)` if they have them, else attributes that are numbers, arrays or
+            containers of these. A dataset must have the same order in every process.
+          **kwargs: as `keras.Model.fit`: verbose, steps_per_epoch, validation_steps,
+            validation_batch_size, validation_freq.
 
         Metrics of an epoch: `loss`, the prediction losses (`response_loss` + `cost_loss`); through
         the allocation also means over batches of `goal` and `alpha` (the first gradient's),
@@ -330,6 +334,8 @@ class AllocationModel(TrainStep):
           OSError: if a file of streamed data cannot be read any more.
         """
         objective = self._compiled_objective()
+        refuse_class_weight(kwargs.pop("class_weight", None))
+        refuse_unknown("fit", kwargs, KERAS_FIT)
         train, valid, batch_size = split_rows(
             x, y, sample_weight, validation_data, validation_split, batch_size, self.seed
         )
@@ -340,7 +346,7 @@ class AllocationModel(TrainStep):
             epochs=epochs - initial_epoch,
             early_stopping=early_stopping,
             monitor=monitor,
-            validate=None if valid is None else lambda: self._validation_logs(valid),
+            validate=None if valid is None else lambda: self.evaluate(valid, return_dict=True),
         )
         self._prepare(train, warm_start)
         if isinstance(train, RCTData):
@@ -356,14 +362,12 @@ class AllocationModel(TrainStep):
                 "monitor": monitor,
                 "shuffle": shuffle,
                 "initial_epoch": initial_epoch,
-                **{name: value for name, value in kwargs.items() if name != "verbose"},
+                **kwargs,
             }
             run = resume.Run(resume_from, self, callbacks, settings, train, valid)
             if run.finished:
                 return run.result()
-            callbacks, first_epoch = run.callbacks, run.epoch or initial_epoch
-            if run.epoch and kwargs.get("verbose", "auto"):
-                print(f"resuming at epoch {run.epoch + 1}")
+            callbacks, first_epoch = run.callbacks, run.first_epoch
         order = {"shuffle": shuffle, "seed": self.seed, "drop_remainder": True}
         outcome_model = None
         if doubly_robust:  # not kept: a run that goes on trains the same copies again
@@ -379,21 +383,16 @@ class AllocationModel(TrainStep):
             **order,
         )
         try:
-            with self.distribute_strategy.scope():
+            with lost_files_named(train, valid), self.distribute_strategy.scope():
                 return super().fit(
                     replicas.by_rows(batches),
                     epochs=initial_epoch + phases.count(warm_start) * (epochs - initial_epoch),
                     initial_epoch=first_epoch,
-                    validation_data=valid.batches(10_000) if isinstance(valid, RCTData) else valid,
+                    validation_data=in_batches(valid, kwargs.get("validation_batch_size")),
                     callbacks=callbacks,
                     shuffle=False,  # the batches are shuffled already
                     **kwargs,
                 )
-        except tf.errors.OpError as error:
-            for data in (train, valid):
-                if isinstance(data, RCTData) and data.failure is not None:
-                    raise data.failure from error
-            raise
         finally:
             self.train_through_allocation(objective.through_allocation)
 
@@ -408,11 +407,6 @@ class AllocationModel(TrainStep):
             self.adapt(train)
         self._check_trainable()
 
-    def _validation_logs(self, valid: Any) -> dict[str, float]:
-        """What an epoch that ended with these weights would log of the validation rows."""
-        logs = self.evaluate(valid, return_dict=True)
-        return {f"val_{name}": value for name, value in logs.items()}
-
     imitate = imitation.imitate
 
     # Evaluate ------------------------------------------------------------------------------
@@ -426,6 +420,9 @@ class AllocationModel(TrainStep):
         sample_weight: Any = None,
         return_dict: bool = False,
         budget: Any = None,
+        steps: int | None = None,
+        callbacks: Any = None,
+        verbose: Any = "auto",
         **kwargs: Any,
     ) -> Any:
         """Losses and the goal over the whole set: exact outcome curves, not a mean of batches.
@@ -434,10 +431,13 @@ class AllocationModel(TrainStep):
           x: as in `fit`.
           y: as in `fit`.
           batch_size: rows a step of prediction; it does not change the result.
-          sample_weight: [rows], with plain features.
+          sample_weight: [rows], with plain features; `RCTData` and datasets bring their own.
           return_dict: whether to return a dict instead of a list.
           budget: cost per user, one or several; None: the validation budgets compiled.
-          **kwargs: accepted for Keras, which calls this for validation.
+          steps: number of batches; None: all.
+          callbacks: as in Keras; told of the beginning and the end.
+          verbose: for Keras, which calls this for validation; nothing is printed.
+          **kwargs: what Keras passes itself.
 
         Returns:
           loss (the prediction losses), response_loss, cost_loss and, where there is a budget:
@@ -447,19 +447,63 @@ class AllocationModel(TrainStep):
           the mean response under the cheapest arm, and cost and alpha are NaN.
 
         Raises:
-          ValueError: if the model has no network yet, the set is empty, or a budget is negative or
-            not finite.
+          ValueError: if the model has no network yet, the set is empty, a budget is negative or not
+            finite, or an argument has no use with the others.
         """
-        self._require_network()
-        if not isinstance(x, tf.data.Dataset):
+        refuse_unknown("evaluate", kwargs, {"_use_cached_eval_dataset"})
+        if isinstance(x, tf.data.Dataset):
+            refuse_beside(x, y=y, sample_weight=sample_weight)
+        else:
             x = as_trial_data(x, y, sample_weight)
+        self._require_network()
         if budget is not None:
             budgets = check_budgets(budget)
         else:
             budgets = self._objective.validation_budgets if self._objective else ()
+        if callbacks is not None and not isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = keras.callbacks.CallbackList(callbacks, model=self)
+        if callbacks is not None:
+            callbacks.on_test_begin()
         batches = as_batches(x, self.preprocessor, batch_size or 10_000)
+        if steps is not None:
+            batches = batches.take(steps)
         logs, self.goal_influence = whole_set_outcome(self, batches, budgets)
+        if callbacks is not None:
+            callbacks.on_test_end(logs)
         return logs if return_dict else list(logs.values())
+
+    # Single batches ------------------------------------------------------------------------
+
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """One training step on a batch of raw features and their targets, after `adapt` or `fit`.
+
+        Raises:
+          ValueError: if neither was called, a class_weight is given, or the batch does not fit.
+        """
+        refuse_class_weight(class_weight)
+        self._compiled_objective()
+        if not self._adapted:
+            raise ValueError("train_on_batch starts from nothing: call adapt(data) or fit first.")
+        [batch] = as_batches(one_batch(x, y, sample_weight), self.preprocessor, 1)
+        matrix, targets, weight = keras.utils.unpack_x_y_sample_weight(batch)
+        return super().train_on_batch(matrix, targets, weight, return_dict=return_dict)
+
+    def test_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False
+    ) -> Any:
+        """What `evaluate` gives for a dataset of one batch; see `train_on_batch`."""
+        return self.evaluate(one_batch(x, y, sample_weight), return_dict=return_dict)
+
+    def predict_on_batch(self, x: Any) -> dict[str, np.ndarray]:
+        """What `predict` gives for one batch of raw features."""
+        return self.predict(x, verbose=0)
 
     # Prediction ----------------------------------------------------------------------------
 
@@ -510,18 +554,13 @@ class AllocationModel(TrainStep):
         copy.outcome_heads.set_weights(self.outcome_heads.get_weights())
         copy_untrained(self.network, copy.network)
         optimizer = type(self.optimizer).from_config(self.optimizer.get_config())
-        copy.compile(optimizer, jit_compile=bool(self.jit_compile), **self._outcome_losses)
+        execution = {"jit_compile": bool(self.jit_compile), "run_eagerly": self.run_eagerly}
+        copy.compile(optimizer, **execution, **self._outcome_losses)
         return copy
 
     def outcomes_of(self, matrix: Any) -> dict[str, Any]:
         """Predictions for a preprocessed batch, as a pure function of tensors."""
         return self._predictions(self.network(matrix, training=False))
-
-    def asked_for(self) -> dict[str, Any]:
-        """What was asked of the network; its preprocessing follows from the data."""
-        left_out = ("name", "preprocessor", "dtype")
-        config = {name: x for name, x in self.get_config().items() if name not in left_out}
-        return {**config, "dtype": self.dtype_policy.name}
 
     @property
     def _adapted(self) -> bool:

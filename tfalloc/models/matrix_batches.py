@@ -11,8 +11,6 @@ import tensorflow as tf
 from tfalloc.data import FeatureSchema, RCTData
 
 TARGETS = ("treatment", "response", "cost")
-USUAL_BATCH = 10_000  # rows a step, the paper's
-VALIDATION_SPLIT = 0.2
 _ADAPT_ROWS = 1_000_000
 _SAMPLE_ROWS = 100_000  # enough for quantiles
 
@@ -61,85 +59,8 @@ def refuse_beside(x: Any, **given: Any) -> None:
             "validation_split": "a dataset cannot be split, pass validation_data",
         }[name]
         shown = value if isinstance(value, (int, float)) else "…"
-        raise ValueError(f"{name}={shown} beside a {type(x).__name__} has no use: {how}.")
-
-
-def split_rows(
-    x: Any,
-    y: Any,
-    sample_weight: Any,
-    validation_data: Any,
-    validation_split: float | None,
-    batch_size: int | None,
-    seed: int,
-) -> tuple[Any, Any, int]:
-    """Rows to train on, rows to validate on, and rows a step, of the arguments of `fit`.
-
-    Returns:
-      (train, valid, batch_size): `RCTData` or a dataset; likewise or None; the batch size is not
-      used with a dataset.
-
-    Raises:
-      ValueError: an argument is out of range, or has no use with the others.
-    """
-    if validation_data is not None:
-        if validation_split:
-            raise ValueError(
-                f"validation_split={validation_split!r} beside validation_data: pass one of them."
-            )
-        if not isinstance(validation_data, (RCTData, tf.data.Dataset)):
-            validation_data = as_trial_data(*validation_data)
-    if isinstance(x, tf.data.Dataset):
-        refuse_beside(x, y=y, sample_weight=sample_weight, batch_size=batch_size)
-        refuse_beside(x, validation_split=validation_split or None)
-        return x, validation_data, 1
-    share = VALIDATION_SPLIT if validation_split is None else validation_split
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size={batch_size!r}: expected at least 1, or None.")
-    if not 0 <= share < 1:
-        raise ValueError(
-            f"validation_split={share!r}: expected a share of the rows, from 0 to less than 1."
-        )
-    train = as_trial_data(x, y, sample_weight)
-    if validation_data is None and share:
-        train, validation_data = train.split([1 - share, share], seed)
-    if batch_size is None:
-        batch_size = min(USUAL_BATCH, max(1, len(train) // 10))
-    return train, validation_data, min(batch_size, len(train))
-
-
-def batches_from(
-    data: Any,
-    preprocessor: keras.Model | None,
-    batch_size: int,
-    *,
-    epochs: tuple[int, int],
-    steps_per_epoch: int | None,
-    steps_per_execution: int,
-    **order: Any,
-) -> tf.data.Dataset:
-    """Batches of a training that goes on at the beginning of an epoch.
-
-    Those of `RCTData` are one endless stream. So is a dataset of which epochs take a number of
-    steps; otherwise it begins anew with every epoch.
-
-    Args:
-      data: rows to train on.
-      preprocessor: as in `as_batches`.
-      batch_size: for `RCTData`.
-      epochs: the first one of the run, and the first one that is trained now.
-      steps_per_epoch: batches of an epoch, which Keras rounds up to whole executions.
-      steps_per_execution: batches that Keras takes at once.
-      **order: of `RCTData.batches`: shuffle, seed, drop_remainder.
-    """
-    first, now = epochs
-    executions = -(-(steps_per_epoch or 0) // steps_per_execution)
-    taken = (now - first) * executions * steps_per_execution
-    if not isinstance(data, RCTData):
-        return as_batches(data.skip(taken) if taken else data, preprocessor, batch_size)
-    passes, batch = divmod(taken, len(data) // batch_size)
-    order = {**order, "repeat": True, "start": (first + passes, batch)}
-    return as_batches(data, preprocessor, batch_size, **order)
+        what = "RCTData" if isinstance(x, RCTData) else "a dataset"
+        raise ValueError(f"{name}={shown} beside {what} has no use: {how}.")
 
 
 def _from_dataset(dataset: tf.data.Dataset) -> RCTData:

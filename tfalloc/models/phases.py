@@ -99,9 +99,8 @@ class Phases(keras.callbacks.Callback):
       monitor: name of the metric that decides what is kept, and when the last phase ends.
       patience: epochs of a phase without a better value before it ends; None: all epochs.
       keep_best: whether the weights of the best epoch are restored, else the last are kept.
-      validate_start: gives the validation logs of the weights that the model starts with, which
-        the last phase has to beat as it has to beat the best of a two-stage phase; None: they do
-        not count.
+      validate_start: evaluates the weights that the model starts with, which the last phase has to
+        beat as it has to beat the best of a two-stage phase; None: they do not count.
     """
 
     def __init__(
@@ -134,7 +133,8 @@ class Phases(keras.callbacks.Callback):
             self.fresh_optimizer.build(self.model.trainable_variables)
         if self.validate_start is not None:
             given = Best(self.final.monitor)
-            given.offer(self.validate_start(), self.model)
+            logs = {f"val_{name}": value for name, value in self.validate_start().items()}
+            given.offer(logs, self.model)
             self.final.start_from(given)
         self.model.train_through_allocation(self.through_allocation[self.phase])
 
@@ -271,7 +271,7 @@ def plan(
       epochs: at most, of each phase.
       early_stopping: as in `fit`.
       monitor: as in `fit`.
-      validate: gives the validation logs of the model as it is; None without validation rows.
+      validate: evaluates the model as it is on the validation rows; None without any.
 
     Returns:
       First `EpochLogs`, so that the user's callbacks see what it writes; last what may put weights

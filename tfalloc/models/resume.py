@@ -32,12 +32,12 @@ class Run:
       directory: where its states are, or will be.
       model: compiled and built.
       callbacks: the user's and ours.
-      settings: arguments of `fit`.
+      settings: arguments of `fit`, `initial_epoch` among them.
       train: rows to train on.
       valid: rows to validate on.
 
     Attributes:
-      epoch: from which training goes on.
+      first_epoch: from which training goes on.
       finished: whether there is nothing left to train.
       callbacks: those that keep the run and let it go on.
 
@@ -55,6 +55,7 @@ class Run:
         train: Any,
         valid: Any,
     ):
+        verbose = settings.pop("verbose", "auto")
         steps = settings.get("steps_per_epoch")
         if isinstance(train, tf.data.Dataset) and steps:
             batches = int(train.cardinality())
@@ -64,7 +65,7 @@ class Run:
                     "batches: epochs would begin anywhere in it; pass dataset.repeat()."
                 )
         everything = {
-            "model": model.asked_for(),
+            "model": _asked_for(model),
             "compile": model.compile_settings,
             "fit": settings,
             "data": train,
@@ -74,11 +75,13 @@ class Run:
         self._model, self._history = model, keras.callbacks.History()
         states = States(directory, _flat(described(everything)))
         self._state = states.newest
-        self.epoch = self._state["epoch"] if self._state else 0
+        self.first_epoch = self._state["epoch"] if self._state else settings["initial_epoch"]
         self.finished = self._state is not None and self._state["finished"]
         kept = [*callbacks, self._history]
         if self._state and not self.finished:
             _reopen_logs(kept, self._state["callbacks"])
+            if verbose:
+                print(f"resuming at epoch {self.first_epoch + 1}")
         self.callbacks = [*kept, KeepState(states, kept)]
 
     def result(self) -> keras.callbacks.History:
@@ -151,6 +154,13 @@ def _restore(model: Any, callbacks: list[Any], state: Any) -> None:
     for variable, value in zip(_variables(model), state["variables"], strict=True):
         variable.assign(value)
     _restore_states(callbacks, state["callbacks"])
+
+
+def _asked_for(model: Any) -> dict[str, Any]:
+    """What was asked of the network; its preprocessing follows from the data."""
+    left_out = ("name", "preprocessor", "dtype")
+    config = {name: x for name, x in model.get_config().items() if name not in left_out}
+    return {**config, "dtype": model.dtype_policy.name}
 
 
 def _variables(model: Any) -> list[Any]:

@@ -205,7 +205,7 @@ class TrainStep(keras.Model):
         ]
         propensity = targets.get("propensity")
         if sample_weight is not None:
-            share = 1.0 if propensity is None else propensity
+            share = 1.0 if propensity is None else tf.cast(propensity, tf.float32)
             propensity = share / tf.cast(sample_weight, tf.float32)
         expected = targets.get("expected", (None, None))
         (*batch, propensity, response, cost), own = replicas.gather([*rows, propensity, *expected])

@@ -56,7 +56,7 @@ def whole_set_outcome(model: Any, batches: tf.data.Dataset, budgets: tuple[float
             share = targets.get("propensity")
             share = tf.ones_like(targets["cost"]) if share is None else share
             if sample_weight is not None:
-                share = share / sample_weight
+                share = tf.cast(share, tf.float32) / tf.cast(sample_weight, tf.float32)
             columns = {
                 "pred_response": predictions["response"],
                 "pred_cost": predictions["cost"],
