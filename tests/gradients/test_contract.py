@@ -52,14 +52,14 @@ def arguments(trial, dtype):
     return [cast[0], cast[1], tf.cast(t, tf.int32), cast[2], cast[3]]
 
 
-def compiled(name, args, *, jit_compile):
-    spec = [tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in args]
-    call = tf.function(
-        lambda *a: GRADIENTS[name](*a, 0.25, seed=(1, 2)),
-        input_signature=spec,
+def graph_of(name, args, *, jit_compile):
+    """The gradient as one graph of the trial and its propensities, for any number of rows."""
+    rows = [*args, args[3]]
+    return tf.function(
+        lambda *a: GRADIENTS[name](*a[:5], 0.25, propensity=a[5], seed=(1, 2)),
+        input_signature=[tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in rows],
         jit_compile=jit_compile,
     )
-    return call(*args)
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
@@ -76,12 +76,12 @@ def test_contract(name, trial):
     assert {x.dtype for x in result} == {tf.float64}
     assert np.all(np.isfinite(result.d_response)) and np.all(np.isfinite(result.d_cost))
     assert np.any(result.d_response) and np.any(result.d_cost)
-    for eager, graph in zip(result, compiled(name, args, jit_compile=False), strict=True):
-        np.testing.assert_allclose(eager, graph, rtol=1e-9, atol=1e-9)
+    graph = graph_of(name, args, jit_compile=False)
+    for eager, other in zip(result, graph(*args, tf.ones_like(args[3])), strict=True):
+        np.testing.assert_allclose(eager, other, rtol=1e-9, atol=1e-9)
 
     share = np.where(trial.t == 0, 0.5, 0.25)
-    one = GRADIENTS[name](*args, 0.25, propensity=share, seed=(1, 2))
-    two = GRADIENTS[name](*args, 0.25, propensity=share / 2, seed=(1, 2))
+    one, two = graph(*args, share), graph(*args, share / 2)
     np.testing.assert_allclose(one.d_response, two.d_response, rtol=1e-5, atol=1e-6)
 
 
@@ -93,7 +93,8 @@ def test_xla_of_float32_with_an_unknown_batch(name, trial):
     args = arguments(trial, tf.float32)
     result = GRADIENTS[name](*args, 0.25, seed=(1, 2))
     assert {x.dtype for x in result} == {tf.float32}
-    for eager, xla in zip(result, compiled(name, args, jit_compile=True), strict=True):
+    graph = graph_of(name, args, jit_compile=True)
+    for eager, xla in zip(result, graph(*args, tf.ones_like(args[3])), strict=True):
         np.testing.assert_allclose(eager, xla, rtol=1e-5, atol=1e-5)
 
 

@@ -97,7 +97,7 @@ def test_tensors_are_taken_as_arrays_are(dtype):
 
     value, cost = (tf.cast(16 * x, dtype) for x in smooth(9, 40, 4))
     whole = [np.asarray(tf.cast(x, "float64")) for x in (value, cost)]
-    for got, want in zip(path(value, cost), path(*whole)):
+    for got, want in zip(path(value, cost)[:-1], path(*whole)[:-1]):  # all but `rounding`
         np.testing.assert_array_equal(got, want)
     budget = float(whole[1].mean())
     one = solve(tf.Variable(value), cost, budget=tf.constant(budget, tf.float64))
@@ -184,7 +184,8 @@ def test_extreme_sizes_of_numbers_give_no_warning_and_stay_ordered():
 
 def test_float32_and_integers_are_computed_in_float64():
     value, cost = (x.astype(np.float32) for x in smooth(3, 50, 4))
-    for got, want in zip(path(value, cost), path(value.astype(float), cost.astype(float))):
+    double = path(value.astype(float), cost.astype(float))
+    for got, want in zip(path(value, cost)[:-1], double[:-1]):  # all but `rounding`
         np.testing.assert_array_equal(got, want)
     assert path([[0, 3]], [[0, 1]]).alpha.tolist() == [np.inf, 3.0]
 
