@@ -135,6 +135,26 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.ENOSPC, "No space left on device", "{work}/output/model.keras"),
+        OSError("Can't write data (errno = 28, error message = 'No space left on device')"),
+    ],
+)
+def test_a_full_disk_names_the_run(tmp_path, error):
+    if error.filename:
+        error.filename = error.filename.format(work=tmp_path / "run.partial")
+    with (
+        pytest.raises(OSError, match="No space left") as caught,
+        resumable_directory(tmp_path / "run"),
+    ):
+        raise error
+    assert caught.value.filename == str(tmp_path / "run")
+    assert not any(tmp_path.iterdir())
+
+
 def test_waiting_lock_and_plain_json(tmp_path):
     with alone_in(tmp_path / "a"), pytest.raises(ValueError), alone_in(tmp_path / "a", wait=False):
         pass

@@ -388,10 +388,8 @@ def _room(target: Path) -> Iterator[Path]:
         try:
             with alone_in(room):
                 mark(room)  # after locking: a marked room without a lock is abandoned
-                try:
+                with naming(room, target):
                     yield room
-                except OSError as error:
-                    raise _named(error, room, target) from error
         finally:
             shutil.rmtree(room, ignore_errors=True)
 
@@ -432,8 +430,19 @@ def _remove_empty(path: Path) -> None:
         path.rmdir()
 
 
+@contextmanager
+def naming(temporary: Path, target: Path) -> Iterator[None]:
+    """Makes errors of the file system name what the user knows, not a temporary name or nothing."""
+    try:
+        yield
+    except OSError as error:
+        raise _named(error, temporary, target) from error
+
+
 def _named(error: OSError, temporary: Path, target: Path) -> OSError:
     """The error with the name that the user knows, where it has a temporary one or none."""
+    if error.errno is None and "No space left" in str(error):  # HDF5 keeps the number in its text
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
     if error.errno is None:
         return error
     named = None if error.filename is None else str(error.filename)

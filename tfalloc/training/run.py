@@ -217,7 +217,8 @@ def resumable_directory(
         fresh.mkdir()
         kept.mkdir(exist_ok=True)
         try:
-            yield fresh, kept
+            with _files.naming(work, target):
+                yield fresh, kept
             _files.put_in_place(fresh, target, overwrite=overwrite, aside=work / "replaced")
             shutil.rmtree(kept, ignore_errors=True)
         except BaseException:
