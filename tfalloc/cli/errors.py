@@ -72,9 +72,12 @@ def run(command: Callable[[], Any]) -> int:
         try:
             stream.flush()
         except OSError as error:
-            _say(f"error: cannot write to {stream.name} ({error.strerror}).")
             _forget(stream)
-            code = code or (PIPE_CLOSED if error.errno == errno.EPIPE else BAD_INPUT)
+            if error.errno == errno.EPIPE:
+                code = code or PIPE_CLOSED
+            else:
+                _say(f"error: cannot write to {stream.name} ({error.strerror}).")
+                code = code or BAD_INPUT
     return code
 
 
@@ -92,7 +95,7 @@ def report(error: BaseException) -> int:
         _say(f"interrupted: {left or 'no output was written.'}")
         return TERMINATED if _within(error, Terminated) else INTERRUPTED
     if os.environ.get(TRACEBACK_VARIABLE):
-        traceback.print_exception(type(error), error, error.__traceback__)
+        _show_traceback(error)
     # Typer may bring its own copy of Click, so its usage errors are known by what they can do.
     if hasattr(error, "format_message"):
         _say(f"error: {one_line(error.format_message())}")
@@ -104,7 +107,7 @@ def report(error: BaseException) -> int:
         _say(f"error: {one_line(_message(error))}")
         return BAD_INPUT
     if not os.environ.get(TRACEBACK_VARIABLE):
-        traceback.print_exception(type(error), error, error.__traceback__)
+        _show_traceback(error)
     return BUG
 
 
@@ -154,6 +157,11 @@ def _forget(stream: Any) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+
+
+def _show_traceback(error: BaseException) -> None:
+    with suppress(OSError):
+        traceback.print_exception(type(error), error, error.__traceback__)
 
 
 def _say(line: str) -> None:
