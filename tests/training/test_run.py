@@ -1,6 +1,7 @@
 """Recipes, runs and their config.json."""
 
 import dataclasses
+import inspect
 import json
 
 import numpy as np
@@ -35,7 +36,7 @@ def test_every_option_is_described():
     from tfalloc.cli.options import _attributes
 
     names = {field.name for field in dataclasses.fields(Recipe)}
-    assert set(_attributes(Recipe.__doc__)) == names
+    assert set(_attributes(inspect.getdoc(Recipe))) == names
 
 
 def _edits(config):
