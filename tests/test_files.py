@@ -92,9 +92,9 @@ def test_one_process_at_a_time(tmp_path):
         resumable_directory(tmp_path / "run"),
     ):
         pass
-    with resumable_directory(tmp_path / "run") as (fresh, _):
+    with resumable_directory(tmp_path / "run", overwrite=True) as (fresh, _):
         write_file(fresh / "a", "")
-    assert {p.name for p in tmp_path.iterdir()} == {"run"}
+    assert {p.name for p in tmp_path.rglob("*")} == {"run", "a", MARKER}
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
