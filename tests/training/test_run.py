@@ -5,6 +5,7 @@ import inspect
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.workspace import make_frame
@@ -96,3 +97,21 @@ def test_labels_with_blanks_are_named(tmp_path):
     data = columns.read(str(tmp_path / "t.csv"))
     assert data.treatment_names == ["none,at all", " mail"]
     assert sorted(set(data.cost)) == [0.0, 0.5]
+
+
+def test_clusters_widen_the_intervals(workspace, tmp_path):
+    """Every row four times, as a household of four: the intervals are those of single rows."""
+    run = Run.read(workspace.run)
+    single = pd.read_csv(workspace.trial)
+    frame = single.loc[single.index.repeat(4)].assign(home=np.repeat(single.index, 4))
+    data = {}
+    for name, rows in (("single", single), ("home", frame), ("rows", frame.drop(columns="home"))):
+        rows.to_parquet(tmp_path / f"{name}.parquet")
+        columns = dataclasses.replace(run.columns, cluster="home" if name == "home" else None)
+        data[name] = columns.read(str(tmp_path / f"{name}.parquet"))
+    tables = {n: evaluate(run.model(), x, [0.4], run.config.mix) for n, x in data.items()}
+    width = {n: (t.response_high - t.response_low)[0] for n, t in tables.items()}
+    assert width["home"] == pytest.approx(width["single"], rel=0.01)
+    assert width["rows"] == pytest.approx(width["single"] / 2, rel=0.01)
+    parts = data["home"].split([0.5, 0.5], 0)
+    assert not set(parts[0].cluster) & set(parts[1].cluster)

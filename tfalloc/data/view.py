@@ -143,15 +143,8 @@ class TrialView:
 
     @property
     def cluster(self) -> np.ndarray | None:
-        """Ids of what was randomised together, int64 [N], or None: each row by itself.
-
-        Of a streamed trial they are read from disk at each call.
-        """
-        if isinstance(self._source, MemorySource):
-            return self._source.block.cluster
-        if self._source.roles.cluster is None:
-            return None
-        return np.concatenate([block.cluster for block in self._source.blocks()])
+        """Ids of what was randomised together, int64 [N], or None: each row by itself."""
+        return self._block("cluster").cluster
 
     # What they say.
 

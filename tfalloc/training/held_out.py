@@ -52,7 +52,7 @@ def predict(
       data: the rows, in memory or streamed.
 
     Returns:
-      As `tfalloc.evaluation.predict_trial`; outcomes have "cluster" too, if the trial has clusters.
+      As `tfalloc.evaluation.predict_trial`; outcomes have "cluster", if the trial has clusters.
     """
     predictions: dict[str, Predictions] = {}
     outcomes: dict[str, Any] = {}
@@ -60,9 +60,6 @@ def predict(
         model.set_weights(each)
         found, outcomes = predict_trial({name: model}, data)
         predictions.update(found)
-    cluster = data.cluster  # read from disk, if the trial is streamed
-    if cluster is not None:
-        outcomes["cluster"] = cluster
     return predictions, outcomes
 
 
