@@ -48,7 +48,8 @@ def _edits(config):
         yield key, {**config, key: 7}
         if isinstance(value, dict):
             for inner, x in value.items():
-                if key in ("data", "mix") or inner in ("treatment", "budget"):
+                needed = key in ("data", "mix") and inner != "fingerprint"
+                if needed or inner in ("treatment", "budget"):
                     yield inner, {**config, key: {n: y for n, y in value.items() if n != inner}}
                 if key != "versions":
                     yield inner, {**config, key: {**value, inner: {"odd": [x]}}}
