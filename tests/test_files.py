@@ -155,6 +155,14 @@ def test_a_full_disk_names_the_run(tmp_path, error):
     assert not any(tmp_path.iterdir())
 
 
+def test_an_error_is_not_its_own_cause(tmp_path):
+    error = OSError(errno.EIO, "Input/output error", "disk")
+    for context in (resumable_directory(tmp_path / "a"), new_file(tmp_path / "b")):
+        with pytest.raises(OSError, match="disk") as caught, context:
+            raise error
+        assert caught.value is error and error.__cause__ is None
+
+
 def test_waiting_lock_and_plain_json(tmp_path):
     with alone_in(tmp_path / "a"), pytest.raises(ValueError), alone_in(tmp_path / "a", wait=False):
         pass

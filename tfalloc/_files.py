@@ -436,7 +436,10 @@ def naming(temporary: Path, target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _named(error, temporary, target) from error
+        named = _named(error, temporary, target)
+        if named is error:  # not from itself: whoever follows causes would go round in circles
+            raise
+        raise named from error
 
 
 def _named(error: OSError, temporary: Path, target: Path) -> OSError:

@@ -126,9 +126,11 @@ def _was_interrupted(error: BaseException) -> bool:
 
 
 def _within(error: BaseException | None, kind: type[BaseException]) -> bool:
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
         if isinstance(error, kind):
             return True
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
     return False
 
