@@ -212,7 +212,9 @@ TABLE: dict[str, Case] = {
     **file("no suffix", "trial.xls", text("trial.xls", "a"), "neither"),
     **file("empty CSV", "a.csv", text("a.csv", ""), "empty"),
     **file("empty Parquet", "a.parquet", text("a.parquet", ""), "empty"),
-    **file("ragged CSV", "a.csv", text("a.csv", "arm,x\n0,1\n0,1,2,3\n"), "a.csv"),
+    **file(
+        "ragged CSV", "a.csv", text("a.csv", "arm,x,bought,spent\n0,1,0,0\n1,1,1,1,9\n"), "a.csv"
+    ),
     **file("binary CSV", "a.csv", text("a.csv", b"\xff\xfe\x00\x01"), "CSV"),
     **file("truncated gzip", "a.csv.gz", text("a.csv.gz", b"\x1f\x8b\x08"), "corrupt"),
     **file("corrupt Parquet", "a.parquet", text("a.parquet", b"PAR1 not really"), "corrupt"),
