@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ import pytest
 from tests.workspace import COLUMNS, QUICK, Workspace, invoke, make_frame
 
 Files = Callable[[Path, Workspace], object]
+USERS = "x,noise,city\n"
 
 
 class Case(NamedTuple):
@@ -145,6 +146,26 @@ def halved(name: str) -> Callable[[Path], object]:
     return change
 
 
+def edited(name: str, change: Callable[[Any], Any]) -> Callable[[Path], object]:
+    """Changes what a JSON file holds."""
+
+    def apply(folder: Path) -> None:
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(change(content)))
+
+    return apply
+
+
+def others(name: str) -> Files:
+    """A directory that has a configuration, but not from tfalloc."""
+
+    def write(here: Path, workspace: Workspace) -> None:
+        (here / name).mkdir()
+        (here / name / "config.json").write_text("{}")
+
+    return write
+
+
 def three_arms(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(arm=np.arange(len(frame)) % 3)
 
@@ -224,6 +245,32 @@ TABLE: dict[str, Case] = {
         truncated("a.parquet", table("a.parquet", lambda frame: frame), 0.9),
         "corrupt",
     ),
+    "truncated zip": Case(
+        "a.csv.zip",
+        allocate(data="{here}/a.csv.zip"),
+        truncated("a.csv.zip", table("a.csv.zip", lambda frame: frame)),
+    ),
+    "truncated xz": Case(
+        "a.csv.xz",
+        allocate(data="{here}/a.csv.xz"),
+        truncated("a.csv.xz", table("a.csv.xz", lambda frame: frame)),
+    ),
+    "longer rows than the header": Case(
+        "4 fields", allocate(data="{here}/a.csv"), text("a.csv", USERS + "1,2,Ulm\n1,2,Ulm,3\n")
+    ),
+    "a field that is no number": Case(
+        "'x'", allocate(data="{here}/a.csv"), text("a.csv", USERS + "ten,2,Ulm\n")
+    ),
+    "a date for a number": Case(
+        "'x'", allocate(data="{here}/a.csv"), text("a.csv", USERS + "2020-01-01,2,Ulm\n")
+    ),
+    "an integer of 401 digits": Case(
+        "'x'", allocate(data="{here}/a.csv"), text("a.csv", USERS + "9" * 401 + ",2,Ulm\n")
+    ),
+    "a column twice": Case(
+        "'x'", allocate(data="{here}/a.csv"), text("a.csv", "x,x,noise,city\n1,1,2,Ulm\n")
+    ),
+    **rows("a treatment of 2^40", put("arm", 2**40), "renumber"),
     # Options of train.
     **option("unknown treatment", "Did you mean 'arm'", "--treatment", "amr"),
     **option("unknown response", "'sold'", "--response", "sold"),
@@ -285,6 +332,8 @@ TABLE: dict[str, Case] = {
     "plan is a text": Case(".csv or .parquet", allocate(output="{here}/plan.txt")),
     "plan in a file": Case("cannot write", allocate(output="{here}/f/plan.csv"), text("f", "")),
     "export is there": Case("exists", export(), lambda here, _: (here / "s").mkdir()),
+    "a directory of others": Case("did not write", train("--overwrite"), others("run")),
+    "a bucket": Case("remote", export(output="gs://nowhere/policy")),
     "demo is there": Case(
         "exists", ["demo", "--output", "{here}/d"], lambda here, _: (here / "d").mkdir()
     ),
@@ -316,6 +365,17 @@ TABLE: dict[str, Case] = {
     **directory("config without rows", "data.rows: ", model(without("data", "rows"))),
     **directory("config without a cost", "columns.cost: ", model(without("columns", "cost"))),
     **directory("config without a budget", "budget: ", model(without("options", "budget"))),
+    **directory("config is empty", "config.json", model(edited("config.json", lambda c: {}))),
+    **directory(
+        "config without columns",
+        "config.json",
+        model(edited("config.json", lambda c: {k: x for k, x in c.items() if k != "columns"})),
+    ),
+    **directory(
+        "config with a mistyped part",
+        "config.json",
+        model(edited("config.json", lambda c: {**c, "data": [1]})),
+    ),
     **directory(
         "half a SavedModel", "damaged", model(halved("saved_model.pb"), saved=True), runs=False
     ),
@@ -359,6 +419,7 @@ for _model in ("{run}", "{saved}"):
             allocate(model=_model, data="{here}/u.csv"),
             table("u.csv", lambda frame: frame.head(0)),
         ),
+        f"missing is bogus, {_of}": Case("bogus", allocate("--missing", "bogus", model=_model)),
         f"unknown id, {_of}": Case("'uid'", allocate("--id", "uid", model=_model)),
         f"id named as the plan's column, {_of}": Case(
             "rename it", allocate("--id", "cost", model=_model)
