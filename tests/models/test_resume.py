@@ -298,14 +298,6 @@ class TestFiles:
         assert json.loads((tmp_path / "run.json").read_text())["format"] == 2
         assert_same(run(data, make, KillAt("epoch begin", 1), tmp_path), whole)
 
-    @pytest.fixture(scope="class")
-    def killed(self, data, tmp_path_factory):
-        """A directory of a run that has not ended; nothing here may change it."""
-        directory = tmp_path_factory.mktemp("kept")
-        run(data, make, KillAt("batch end", STEPS + 1), directory)
-        assert len(os.listdir(directory)) == 2
-        return directory
-
     @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped"])
     def test_a_damaged_state_gives_way_to_the_one_before(self, damage, tmp_path):
         settings, weights = {"seed": 1}, np.arange(999.0)
@@ -321,34 +313,27 @@ class TestFiles:
             kept = States(tmp_path, settings).newest
         assert kept["epoch"] == 1 and np.array_equal(kept["weights"], weights)
 
-    @pytest.mark.parametrize(
-        ("named", "change"),
-        [
-            ("fit.batch_size", {"batch_size": 200}),
-            ("fit.epochs", {"epochs": 5}),
-            ("fit.warm_start", {"warm_start": False}),
-            ("data.fingerprint", {"data": make_trial(seed=1)}),
-            ("compile.optimizer.learning_rate", {"optimizer": keras.optimizers.SGD(0.2)}),
-            ("compile.goal_weight", {"goal_weight": 2.0}),
-            ("compile.gradients", {"gradient": Integrated(weight="drp")}),
-            ("model.seed", {"seed": 7}),
-        ],
-    )
-    def test_other_data_or_settings_are_refused(self, named, change, data, killed):
-        kept = sorted(os.listdir(killed))
-        compiled = {
-            name: change.pop(name)
-            for name in ("optimizer", "goal_weight", "gradient", "seed")
-            if name in change
-        }
-        compiled = {"optimizer": keras.optimizers.SGD(0.1, momentum=0.5), **compiled}
-        with pytest.raises(ValueError, match=rf"cannot resume .* {named}=.* start afresh"):
-            run(change.pop("data", data), lambda: make_model(**compiled), None, killed, **change)
-        assert sorted(os.listdir(killed)) == kept
-
-    def test_another_format_is_refused(self, killed, tmp_path):
-        (tmp_path / "state-00000001.npz").write_bytes(b"")
-        content = json.loads((killed / "run.json").read_text())
+    def test_other_data_settings_or_formats_are_refused(self, data, tmp_path):
+        assert run(data, make, KillAt("batch end", STEPS + 1), tmp_path) is None
+        kept = sorted(os.listdir(tmp_path))
+        plain = {"optimizer": keras.optimizers.SGD(0.1, momentum=0.5)}
+        changes = [
+            ("fit.batch_size", {"batch_size": 200}, {}),
+            ("fit.epochs", {"epochs": 5}, {}),
+            ("fit.warm_start", {"warm_start": False}, {}),
+            ("data.fingerprint", {"data": make_trial(seed=1)}, {}),
+            ("compile.optimizer.learning_rate", {}, {"optimizer": keras.optimizers.SGD(0.2)}),
+            ("compile.goal_weight", {}, {"goal_weight": 2.0}),
+            ("compile.gradients", {}, {"gradient": Integrated(weight="drp")}),
+            ("model.seed", {}, {"seed": 7}),
+        ]
+        for named, change, compiled in changes:
+            made = make_model(**{**plain, **compiled})
+            rows = change.pop("data", data)
+            with pytest.raises(ValueError, match=rf"cannot resume .* {named}=.* start afresh"):
+                run(rows, lambda made=made: made, None, tmp_path, **change)
+        assert sorted(os.listdir(tmp_path)) == kept
+        content = json.loads((tmp_path / "run.json").read_text())
         (tmp_path / "run.json").write_text(json.dumps({**content, "format": 99}))
         with pytest.raises(ValueError, match="format 99"):
             States(tmp_path, content["settings"])
