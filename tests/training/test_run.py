@@ -85,7 +85,7 @@ def test_the_mix_is_that_of_the_training_rows(workspace):
     mine = evaluate(model, unseen, budgets, run.config.mix)
     for name in ("difference", "difference_low", "response"):
         then = [row[name] if row[name] is not None else np.nan for row in metrics["outcomes"]]
-        np.testing.assert_allclose(mine[name], then, rtol=1e-5)
+        np.testing.assert_allclose(mine[name], then, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
 def test_labels_with_blanks_are_named(tmp_path):
