@@ -9,7 +9,7 @@ from tests.evaluation.trials import draw, make_world
 from tfalloc.evaluation import compare, policy_outcome, true_curve
 from tfalloc.evaluation.influence import centred, mean_and_influence, standard_error
 from tfalloc.evaluation.policy_path import find_crossing, make_path
-from tfalloc.evaluation.trial_rows import as_rows
+from tfalloc.evaluation.trial_rows import Predictions, as_rows
 
 TRIALS = 400
 ROWS = 5_000
@@ -42,7 +42,7 @@ def simulation():
 def naive(model, trial, budget):
     """The standard error that takes alpha as known: mu = 0."""
     rows = as_rows(trial, 2)
-    path = make_path(*model, rows)
+    path = make_path(Predictions(*model), rows)
     crossing = find_crossing(path, budget)
     members = path.members(crossing.alpha, crossing.dearer_share)
     psi = mean_and_influence(rows.response, members, rows)[1]
