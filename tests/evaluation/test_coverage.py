@@ -11,7 +11,7 @@ from tfalloc.evaluation.influence import centred, mean_and_influence, standard_e
 from tfalloc.evaluation.policy_path import find_crossing, make_path
 from tfalloc.evaluation.trial_rows import Predictions, as_rows
 
-TRIALS = 400
+TRIALS = 300
 ROWS = 5_000
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tfalloc.evaluation import plot_outcome_curves, plot_treatment_mix
+from tfalloc.evaluation import plot_calibration, plot_outcome_curves, plot_treatment_mix
 
 pytest.importorskip("matplotlib")
 
@@ -42,6 +42,28 @@ def test_curves_bands_and_files(tmp_path):
         assert not any(box.overlaps(other) for other in boxes[:i])
         assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
     assert axes.yaxis.get_major_formatter()(0.25, 0) == "25%"
+
+
+@pytest.mark.parametrize("label", ["$5 or $10", "$x_{$", "_none", "a_b^c", "100 %", r"\$5 \frac$"])
+def test_labels_of_users_are_drawn_as_they_are(label, tmp_path):
+    """Labels hold prices here: two dollars are no formula, and no legend leaves one out."""
+    table = curve(0.1).rename(columns={"share_coupon": f"share_{label}"})
+    bins = pd.DataFrame({"outcome": "response", "treatment": label, "predicted": [0.1, 0.2]})
+    bins["observed"] = bins["observed_low"] = bins["observed_high"] = bins["predicted"]
+    bins["slope"] = bins["slope_stderr"] = np.nan
+    figures = [
+        plot_outcome_curves({label: table}, truth={label: table, "truth": table}, title=label),
+        plot_treatment_mix(table, title=label),
+        plot_calibration(bins, title=label),
+    ]
+    for figure in figures:
+        figure.savefig(tmp_path / "figure.png")
+        axes = figure.axes[0]
+        legend = axes.get_legend()
+        drawn = [*axes.texts, axes.title, axes._left_title, *(legend.get_texts() if legend else [])]
+        texts = [text._preprocess_math(text.get_text()) for text in drawn]
+        assert [text.strip() for text, is_math in texts if is_math is not False] == []
+        assert [text.strip() for text, _ in texts].count(label) == 2
 
 
 def test_many_models_keep_their_labels_apart():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.evaluation.trials import random_rows
-from tfalloc.evaluation import policy_outcome
+from tfalloc.evaluation import compare, outcome_curve, policy_outcome
 from tfalloc.outcome import expected_outcome
 
 COLUMNS = ("treatment", "response", "cost", "propensity")
@@ -70,6 +70,56 @@ def test_users_who_are_all_alike_are_randomised():
         assert result.response == pytest.approx(0.125)
         assert result.marginal_response == pytest.approx(0.25)
         assert result.num_matched == 40
+
+
+@pytest.fixture(scope="module")
+def priced():
+    """An unequal trial of two arms that cost 0 and .3, and predictions without ties."""
+    rng = np.random.default_rng(3)
+    x, arm = rng.random(2000), (rng.random(2000) < 0.7).astype(int)
+    trial = {
+        "treatment": arm,
+        "response": (rng.random(2000) < 0.1 + 0.4 * x * arm).astype(float),
+        "cost": np.float32(0.3) * arm,
+        "propensity": np.where(arm == 1, 0.7, 0.3),
+        "sample_weight": rng.integers(1, 4, 2000).astype(float),
+    }
+    pair = np.stack([0.1 + 0 * x, 0.1 + x], 1), np.tile([0.0, 0.3], (2000, 1))
+    return pair, trial
+
+
+@pytest.mark.parametrize("estimator", ["hajek", "ht"])
+def test_known_costs_are_used_exactly(priced, estimator):
+    """What the policy at a budget of .1 costs is .1, not what its matched rows cost by chance."""
+    pair, trial = priced
+    cost, weight = float(np.float32(0.3)), trial["sample_weight"]
+    budgets = [0.02, 0.1, 0.25]
+    curve = outcome_curve(*pair, trial, budgets=budgets, estimator=estimator)
+    for budget in budgets:
+        found = policy_outcome(*pair, trial, budget=budget, estimator=estimator)
+        treated = pair[0][:, 1] - pair[0][:, 0] > found.alpha * (pair[1][:, 1] - pair[1][:, 0])
+        assert found.cost == pytest.approx(budget, rel=1e-12)
+        spent = cost * np.average(treated, weights=weight)
+        assert spent == pytest.approx(budget, abs=cost * weight.max() / weight.sum())
+        assert found.num_crossings == 1 and found.response_stderr > 0.0
+    np.testing.assert_allclose(curve["cost"], budgets, rtol=1e-12)
+    np.testing.assert_allclose(curve["share_1"], np.array(budgets) / cost, rtol=1e-9)
+    free = policy_outcome(*pair, trial, budget=0.0, estimator=estimator)
+    assert free.feasible and free.cost == pytest.approx(0.0, abs=1e-12)
+    rich = policy_outcome(*pair, trial, budget=9.0, estimator=estimator)
+    assert rich.cost == pytest.approx(cost) and rich.alpha == 0.0
+    table = compare({"a": pair, "b": (pair[0][::-1], pair[1])}, trial, budget=0.1)
+    np.testing.assert_allclose(table["cost"], 0.1, rtol=1e-12)
+
+
+def test_costs_known_on_response_follow_the_model_of_responses(priced):
+    pair, trial = priced
+    trial = trial | {"cost": 2.0 * trial["treatment"] * trial["response"]}
+    expected = np.stack([0.1 + 0 * pair[0][:, 1], 0.2 + 0.3 * pair[0][:, 1]], 1)
+    options = {"budget": 0.2, "estimator": "doubly_robust"}
+    wrong = policy_outcome(*pair, trial, outcome_model=(expected, 0.0 * expected), **options)
+    right = policy_outcome(*pair, trial, outcome_model=(expected, expected * [0, 2]), **options)
+    assert wrong == right
 
 
 def test_no_matched_row_is_nan_not_zero():

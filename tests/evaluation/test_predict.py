@@ -125,10 +125,37 @@ def test_a_trial_on_disk_is_judged_as_one_in_memory(trials, model):
                 pd.testing.assert_frame_equal(found, wanted)
             else:
                 assert found == wanted
-    # A feature names the clusters, in memory and on disk.
+    # A feature names the clusters, in memory and on disk; or the trial knows them.
     near = [evaluation.policy_outcome(*pair, x, budget=0.2, cluster="shop") for x in trials]
     assert near[0] == near[1]
     assert (
         near[0].response_stderr
         != evaluation.policy_outcome(*pair, disk, budget=0.2).response_stderr
     )
+
+
+def test_the_clusters_of_a_trial_are_used_unasked(frame, model, tmp_path):
+    frame.to_parquet(tmp_path / "trial.parquet", row_group_size=500)
+    roles = ROLES | {"cluster": "shop"}
+    memory = RCTData.from_frame(frame, **roles)
+    disk = RCTData.from_parquet(tmp_path / "trial.parquet", in_memory=False, **roles)
+    pair = evaluation.predict(model, RCTData.from_frame(frame, **ROLES))
+    _, outcomes = evaluation.predict_trial({}, disk)
+    plain = frame.rename(columns={name: role for role, name in ROLES.items()})
+    many = {"num_bootstrap": 20}
+    score = pair.response[:, 1]
+    for judge, what, options in (
+        (evaluation.policy_outcome, pair, {"budget": 0.2}),
+        (evaluation.outcome_curve, pair, {"num_points": 2}),
+        (evaluation.compare, ({"a": pair, "b": pair[::-1]},), {"budget": 0.2}),
+        (evaluation.calibration, pair, {"num_bins": 1}),
+        (evaluation.aucc, (score,), many),
+        (evaluation.qini, (score,), many),
+    ):
+        wanted = judge(*what, memory, cluster=frame["shop"], **options)
+        same = [judge(*what, data, **options) for data in (memory, disk, outcomes)]
+        other = judge(*what, plain, **options)
+        if isinstance(wanted, pd.DataFrame):
+            assert all(found.equals(wanted) for found in same) and not other.equals(wanted)
+        else:
+            assert all(found == wanted for found in same) and other != wanted

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfalloc import export, mckp, outcome
+from tfalloc.data import RCTData
 from tfalloc.export.budget_table import MAX_KNOTS, fit_table, predicted_policy_cost
 
 
@@ -58,6 +60,40 @@ def test_the_cost_of_a_knot_buys_the_knot_in_float32_too():
         alpha, clamped = table.lookup(costs)
         np.testing.assert_array_equal(alpha, table.alpha)
         assert not np.any(clamped)
+
+
+def test_known_costs_of_arms_are_used_exactly(tmp_path, exported):
+    """A trial whose arms cost 0, .3 and .5 says what spend is, whatever is predicted."""
+    v, c = predictions(arms=3)
+    known, weight = np.array([0.0, 0.3, 0.5]), np.random.default_rng(1).random(len(v)) + 0.5
+    table = fit_table(predicted_policy_cost(v, c, weight, known))
+    for budget in np.linspace(0.0, 0.5, 21):
+        arms = np.argmax(v - table.lookup(budget)[0] * c.astype(np.float64), axis=1)
+        spent = np.average(known[arms], weights=weight)
+        assert budget - table.max_underspend - 1e-9 <= spent <= budget + 1e-9
+    frame = exported.data.frame().drop(columns=["cost", "propensity"])
+    roles = {"treatment": "treatment", "response": "response", "cost": {0: 0.0, 1: 0.3, 2: 0.5}}
+    trial = RCTData.from_frame(frame, **roles)
+    options = {"population": trial, "calibration": "trial"}
+    export.save(exported.model, tmp_path / "m", **options)
+    served = export.load_table(tmp_path / "m")
+    assert served.cost[0] == 0.0 and served.cost[-1] <= 0.5
+    v, c = (exported.predicted[name].astype(np.float64) for name in ("response", "cost"))
+    for budget in np.linspace(0.02, served.cost[-1], 9):
+        arms = np.argmax(v - served.lookup(budget)[0] * c, axis=1)
+        assert budget - served.max_underspend - 1e-6 <= known[arms].mean() <= budget + 1e-6
+
+
+def test_the_signature_gives_the_knot_of_exactly_its_cost(exported):
+    """That knot and not one less; or one that costs the same but for the rounding of float32."""
+    table = export.load_table(exported.path["predicted"])
+    knots = np.linspace(0, len(table.cost) - 1, 500).astype(int)
+    ask = exported.loaded["predicted"].signatures["allocate_for_budget"]
+    rows = {name: column[:500] for name, column in exported.arguments.items()}
+    answer = ask(**rows, policy_budget=tf.constant(table.cost[knots], tf.float32))
+    bought = np.searchsorted(-table.alpha, -answer["alpha"].numpy().astype(np.float64))
+    assert (bought >= knots).all() and not answer["clamped"].numpy().any()
+    assert (table.cost[bought] <= table.cost[knots] * (1 + 2.0**-22)).all()
 
 
 def test_small_budgets_have_small_errors_and_a_range_smaller_ones():

@@ -207,17 +207,27 @@ def test_one_treatment_from_any_functional_model(tmp_path):
     assert answer["clamped"].numpy().tolist() == [True, True]
 
 
-def test_column_names_that_tensorflow_refuses(tmp_path):
-    names = ["days since visit", "class", "self", "_hidden", "2nd", "a/b"]
+# What the inside calls its layers, arguments and outputs, now or in the past.
+INNER = ("missing", "matrix", "impute", "standardize", "features", "numbers", "network", "model")
+OUTER = ("response", "cost", "treatment", "alpha", "clamped", "serve", "allocate", "name")
+
+
+def test_column_names_that_tensorflow_refuses_or_the_inside_has(tmp_path):
+    names = ["days since visit", "class", "self", "_hidden", "2nd", "a/b", *INNER, *OUTER]
     rng = np.random.default_rng(0)
     rows, arm = 300, rng.integers(0, 2, 300)
-    data = RCTData({n: rng.normal(size=rows) for n in names}, arm, rng.integers(0, 2, rows), arm)
+    columns = {n: rng.normal(size=rows) for n in names}
+    columns["missing"][::7] = np.nan
+    columns["matrix"] = rng.choice(["a", "b"], rows)
+    data = RCTData(columns, arm, rng.integers(0, 2, rows), arm, missing="indicator")
     model = AllocationModel(2, backbone="small")
     model.adapt(data)
     export.save(model, tmp_path / "m", population=data)
     signature = tf.saved_model.load(str(tmp_path / "m")).signatures["serve"]
-    served = ["days_since_visit", "class_", "self_", "arg__hidden", "arg_2nd", "a_b"]
+    changed = ["days_since_visit", "class_", "self_", "arg__hidden", "arg_2nd", "a_b"]
+    served = [*changed, *INNER, *OUTER]
     assert set(signature.structured_input_signature[1]) == set(served)
-    sent = {s: tf.constant(data.features[n]) for s, n in zip(served, names, strict=True)}
+    given = arguments(data)
+    sent = {s: given[n] for s, n in zip(served, names, strict=True)}
     wanted = model.predict(data, verbose=0)["response"]
     np.testing.assert_allclose(signature(**sent)["response"], wanted, rtol=1e-5)

@@ -14,7 +14,6 @@ import pandas as pd
 from tfalloc.evaluation.influence import standard_error
 from tfalloc.evaluation.policy import Evaluator, PolicyOutcome, quantile
 from tfalloc.evaluation.trial_rows import (
-    as_pair,
     check_budget,
     check_confidence,
     outcomes_of,
@@ -81,14 +80,25 @@ def compare(
             f"reference={reference!r} is not among the models {list(models)}; expected one of them."
         )
     data = outcomes_of(data, cluster)  # read once for all models
-    options = {"estimator": estimator, "outcome_model": outcome_model, "cluster": cluster}
+    options = {
+        "estimator": estimator,
+        "outcome_model": outcome_model,
+        "cluster": cluster,
+        "known_costs": True,
+    }
     outcomes: dict[str, PolicyOutcome] = {}
     differences: dict[str, dict[str, float]] = {}
     base, base_psi = None, np.empty(0)
     # The reference goes first, so that only its influences are kept and not those of all models.
     for name in [first, *(name for name in models if name != first)]:
         try:
-            both = predictions_and_rows(*as_pair(models[name]), data, **options)
+            pair = models[name]
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise ValueError(
+                    f"{type(pair).__name__} is no pair; expected (pred_response, pred_cost), each "
+                    "[rows, num_treatments]."
+                )
+            both = predictions_and_rows(*pair, data, **options)
         except (TypeError, ValueError) as error:
             raise ValueError(f"model {name!r}: {error}") from error
         outcome, psi, _ = Evaluator(*both).at(target, confidence)

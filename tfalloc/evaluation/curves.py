@@ -65,7 +65,7 @@ def outcome_curve(
         budgets that the trial can tell from the ends of the curve, by a few standard errors of
         cost.
       confidence: level of the bands.
-      seed: of the simulation behind a simultaneous band.
+      seed: seeds the simulation behind a simultaneous band.
 
     Returns:
       One row per budget: budget, response, response_low, response_high, response_stderr, cost,
@@ -90,7 +90,7 @@ def outcome_curve(
     check_confidence(confidence)
     if band not in BANDS:
         raise ValueError(f"band={band!r} is not known; expected one of {BANDS}.")
-    options: Any = {"outcome_model": outcome_model, "cluster": cluster}
+    options: Any = {"outcome_model": outcome_model, "cluster": cluster, "known_costs": True}
     predictions, rows = predictions_and_rows(
         pred_response, pred_cost, data, estimator=estimator, **options
     )

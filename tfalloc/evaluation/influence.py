@@ -256,7 +256,7 @@ def largest_t(influences: npt.NDArray[np.float32], confidence: float, seed: int)
     Args:
       influences: [M, N], of `standardised`; rows of NaN, where nothing is matched, are left out.
       confidence: level.
-      seed: of the draws.
+      seed: seeds the draws.
 
     Example:
       >>> alone = np.eye(1, dtype=np.float32)

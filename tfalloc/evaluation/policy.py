@@ -123,8 +123,9 @@ def policy_outcome(
         under every arm, in the units of the data, by a model that has not seen the row
         (cross-fitted, or trained on other rows). For "doubly_robust" only.
       cluster: rows that are not independent (one user's, one shop's): [rows] of ids, or the name
-        of a column of `data`. Influences are summed within clusters before they are squared, so
-        the intervals need clusters by the dozen: one is refused, a few are warned of.
+        of a column of `data`; None: those of `RCTData(cluster=...)`, if any. Influences are summed
+        within clusters before they are squared, so the intervals need clusters by the dozen: one is
+        refused, a few are warned of.
       confidence: level of the intervals.
 
     Returns:
@@ -154,7 +155,7 @@ def policy_outcome(
     """
     target = check_budget(budget)
     check_confidence(confidence)
-    options: Any = {"outcome_model": outcome_model, "cluster": cluster}
+    options: Any = {"outcome_model": outcome_model, "cluster": cluster, "known_costs": True}
     both = predictions_and_rows(pred_response, pred_cost, data, estimator=estimator, **options)
     return Evaluator(*both).at(target, confidence)[0]
 
@@ -173,8 +174,9 @@ class Evaluator:
         self.path = make_path(predictions, rows)
         self._slopes = Slopes(self.path, inflation(rows))
         untreated = (rows.treatment == 0).astype(np.float64)
-        expected = rows.models[0][:, 0].astype(np.float64) if rows.models else None
-        self._base, psi = mean_and_influence(rows.response, untreated, rows, expected)
+        expected = rows.expected_response
+        of_first = None if expected is None else expected[:, 0].astype(np.float64)
+        self._base, psi = mean_and_influence(rows.response, untreated, rows, of_first)
         self._psi_base = centred(psi, rows)
 
     def at(self, budget: float, confidence: float) -> tuple[PolicyOutcome, Floats, Crossing]:
@@ -225,7 +227,7 @@ class Evaluator:
 
 def _warn_of_absent_arms(rows: Rows) -> None:
     absent = [n for n, w in zip(rows.names, rows.arm_weights, strict=True) if w == 0.0]
-    if absent and not rows.models:
+    if absent and rows.expected_response is None:
         warn(
             f"no row of the trial received {absent}: users to whom a policy gives these arms are "
             "left out of its estimates. Leave the arms out of the predictions, or judge on a trial "

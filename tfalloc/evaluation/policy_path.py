@@ -37,11 +37,11 @@ ROUNDING = 1e-10
 
 
 class Expected:
-    """The model's expectations along the path of one policy.
+    """What is expected of all rows, response, cost or both, along the path of one policy.
 
     Args:
       predictions: by which the policy assigns.
-      rows: the trial, with the model's expectations.
+      rows: the trial, with expectations.
 
     Attributes:
       steps: upgrades of all rows, with their shadow prices.
@@ -51,19 +51,23 @@ class Expected:
 
     def __init__(self, predictions: Predictions, rows: Rows):
         done = climb(*predictions)
-        self._models, self._cheapest = rows.models, done.treatment.astype(np.intp)
+        self._models = rows.expected_response, rows.expected_cost
+        self._cheapest = done.treatment.astype(np.intp)
         self.steps = done.steps
         self._after = done.steps.treatment.astype(np.intp)
         weight = rows.sample_weight
         row, before, moved = done.steps.row, done.steps.before, weight[done.steps.row]
         self.changes = [
-            moved * (model[row, before].astype(np.float64) - model[row, self._after])
+            np.zeros(row.size)
+            if model is None
+            else moved * (model[row, before].astype(np.float64) - model[row, self._after])
             for model in self._models
         ]
-        self.dearest = [float(weight @ x) for x in self._of(self._arms(self.steps.alpha > 0.0))]
+        start = self._of(self._arms(self.steps.alpha > 0.0))
+        self.dearest = [0.0 if x is None else float(weight @ x) for x in start]
 
-    def at(self, alpha: float, dearer_share: float) -> tuple[Floats, ...]:
-        """Expected response and cost of each row, [N] each, under the policy at alpha.
+    def at(self, alpha: float, dearer_share: float) -> tuple[Floats | None, ...]:
+        """Expected response and cost of each row, [N] or None each, under the policy at alpha.
 
         Args:
           alpha: shadow price.
@@ -74,8 +78,8 @@ class Expected:
             return above
         below = self._of(self._arms(self.steps.alpha >= alpha))
         return tuple(
-            (1.0 - dearer_share) * high + dearer_share * low
-            for high, low in zip(above, below, strict=True)
+            None if a is None or b is None else (1.0 - dearer_share) * a + dearer_share * b
+            for a, b in zip(above, below, strict=True)
         )
 
     def _arms(self, taken: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
@@ -85,9 +89,12 @@ class Expected:
         arm[self.steps.row[taken]] = self._after[taken]
         return arm
 
-    def _of(self, arm: npt.NDArray[np.intp]) -> tuple[Floats, ...]:
+    def _of(self, arm: npt.NDArray[np.intp]) -> tuple[Floats | None, ...]:
         everyone = np.arange(arm.size)
-        return tuple(model[everyone, arm].astype(np.float64) for model in self._models)
+        return tuple(
+            None if model is None else model[everyone, arm].astype(np.float64)
+            for model in self._models
+        )
 
 
 class Path(NamedTuple):
@@ -104,8 +111,9 @@ class Path(NamedTuple):
         came or went.
       total: number of rows N, weighted by the sample weights.
       divides_by_total: Horvitz-Thompson: means divide by N rather than by W.
-      expected: the model of a doubly robust estimate, or None.
-      expected_response, expected_spend: [M + 1], sums over all rows of what it expects; 0 without.
+      expected: what is expected of all rows by a model, or because costs are known; else None.
+      expected_response, expected_spend: [M + 1], sums over all rows of these; 0 without.
+      needs_match: whether there is no estimate without a matched row.
     """
 
     lower: Floats
@@ -121,6 +129,7 @@ class Path(NamedTuple):
     expected: Expected | None
     expected_response: Floats
     expected_spend: Floats
+    needs_match: bool
 
     @property
     def denominator(self) -> Floats:
@@ -187,7 +196,8 @@ def make_path(predictions: Predictions, rows: Rows) -> Path:
     row = np.concatenate([live, leaving])
     sign = np.concatenate([np.ones(live.size), -np.ones(leaving.size)])
     ends = np.concatenate([lower[live], upper[leaving]])
-    expected = Expected(predictions, rows) if rows.models else None
+    some = rows.expected_response is not None or rows.expected_cost is not None
+    expected = Expected(predictions, rows) if some else None
     changes: list[Floats] = []
     if expected is not None:
         # Upgrades end where matches do, but of all rows: events that move the model's sums only.
@@ -231,6 +241,7 @@ def make_path(predictions: Predictions, rows: Rows) -> Path:
         expected=expected,
         expected_response=sums[0],
         expected_spend=sums[1],
+        needs_match=rows.expected_response is None and rows.estimator != "ht",
     )
 
 
@@ -244,10 +255,12 @@ def find_crossing(path: Path, budget: float) -> Crossing:
       path: of `make_path`.
       budget: cost per user.
     """
-    # With an empty matched set there is no cost, hence none above the budget.
-    scale = path.total if path.divides_by_total else path.weight
+    # With an empty matched set there is no cost, hence none above the budget; but known ones are.
+    known = path.expected is not None and not path.spend.any()
+    scale = path.total if path.divides_by_total or known else path.weight
     excess = path.spend + (path.expected_spend / path.total - budget) * scale
-    slack = ROUNDING * (np.abs(path.spend).max() + abs(budget) * path.total)
+    largest = np.abs(path.spend).max() + np.abs(path.expected_spend).max()
+    slack = ROUNDING * (largest + abs(budget) * path.total)
     above = excess > slack
     crossings = int(np.count_nonzero(above[1:] != above[:-1]))
     if not above.any():
@@ -255,15 +268,14 @@ def find_crossing(path: Path, budget: float) -> Crossing:
     last = first_within(excess, slack) - 1
     if last == above.size - 1:
         return Crossing(np.inf, 0.0, last, False, False, crossings)
-    means_of_matched = path.expected is None and not path.divides_by_total
-    if means_of_matched and np.isnan(path.denominator[last + 1 :]).all():
+    if path.needs_match and np.isnan(path.denominator[last + 1 :]).all():
         # What costs less is never seen: some arm, mostly the cheapest, has no rows.
         return Crossing(float(path.alpha[last]), 0.0, last, False, False, crossings)
     high, low = float(excess[last]), min(float(excess[last + 1]), 0.0)
     # Of a mixture with share s the excess is low + (high - low - bend) s + bend s^2: the model's
     # sums and the matched weight both change with s, and are multiplied.
     bend = 0.0
-    if path.expected is not None:
+    if path.expected is not None and not known:
         rise = path.expected_spend[last] - path.expected_spend[last + 1]
         bend = float(rise * (path.weight[last] - path.weight[last + 1])) / path.total
     slope = high - low - bend

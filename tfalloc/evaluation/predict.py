@@ -134,7 +134,7 @@ def predict_trial(
 
     Returns:
       {name: `Predictions`}, and the trial's columns without its features: treatment, response,
-      cost, propensity, sample_weight (if it has them) and treatment_names.
+      cost, propensity, sample_weight and cluster (if it has them) and treatment_names.
 
     Raises:
       ValueError: as for `predict`, or the data are no trial.

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tfalloc._warn import warn
+from tfalloc.data import RCTData
 
 Floats = npt.NDArray[np.float64]
 
@@ -44,8 +45,8 @@ class Rows(NamedTuple):
 
     Attributes:
       treatment: [N] int32, arm received.
-      response: [N] float64, y; y - m_t, what the outcome model did not expect, if there is one.
-      cost: [N] float64, z, cost per user; likewise z - m_t.
+      response: [N] float64, y; less `expected_response` of the arm received, if there is one.
+      cost: [N] float64, z, cost per user; likewise less `expected_cost`.
       weight: [N] float64, sample weight / propensity of the received arm; the sample weight alone
         for the matched estimator.
       sample_weight: [N] float64, ones if the data have none.
@@ -53,7 +54,9 @@ class Rows(NamedTuple):
       names: K labels of the arms.
       observed_shares: whether the propensities are the shares observed in these very rows.
       estimator: one of `ESTIMATORS`.
-      models: expected (response, cost), [N, K] each, if the estimator is doubly robust; else ().
+      expected_response: [N, K], what a frozen model expects of every row under every arm, if the
+        estimator is doubly robust; else None.
+      expected_cost: [N, K], likewise; and where costs are known, what each arm costs.
       cluster: [N], number of the cluster of each row; None: rows are independent.
     """
 
@@ -66,7 +69,8 @@ class Rows(NamedTuple):
     names: tuple[str, ...]
     observed_shares: bool
     estimator: str
-    models: tuple[npt.NDArray[Any], ...] = ()
+    expected_response: npt.NDArray[Any] | None = None
+    expected_cost: npt.NDArray[Any] | None = None
     cluster: npt.NDArray[np.intp] | None = None
 
     def arm_totals(self, x: Floats) -> Floats:
@@ -83,6 +87,7 @@ def as_rows(
     outcome_model: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     cluster: Any = None,
     costs: bool = True,
+    known_costs: bool = False,
 ) -> Rows:
     """Reads treatment, response, cost, propensity and sample_weight from `data`.
 
@@ -94,6 +99,8 @@ def as_rows(
       outcome_model: (response, cost), [N, K] each; "doubly_robust" needs it, no other uses it.
       cluster: as for `as_clusters`.
       costs: whether to read the costs; if not, they are 0.
+      known_costs: whether arms of which all rows cost the same cost just that, in `expected_cost`;
+        not for "matched", the paper's, which counts matched rows only.
 
     Raises:
       ValueError: a column is missing, of another length, or has values outside its range.
@@ -132,11 +139,15 @@ def as_rows(
     names = _lookup(data, "treatment_names")
     if names is None or len(names) != num_treatments:
         names = range(num_treatments)
-    models = _outcome_model(outcome_model, estimator, (n, num_treatments))
-    if models:
-        everyone = np.arange(n)
-        response = response - models[0][everyone, treatment]
-        cost = cost - models[1][everyone, treatment]
+    expected = _outcome_model(outcome_model, estimator, (n, num_treatments))
+    if known_costs and estimator != "matched" and arm_weights.all():
+        known = _known_costs(treatment, response, cost, expected, num_treatments)
+        expected = expected[0], known
+    everyone = np.arange(n)
+    if expected[0] is not None:
+        response = response - expected[0][everyone, treatment]
+    if expected[1] is not None:
+        cost = cost - expected[1][everyone, treatment]
     return Rows(
         treatment=treatment,
         response=response,
@@ -147,7 +158,8 @@ def as_rows(
         names=tuple(str(name) for name in names),
         observed_shares=observed and estimator != "matched",
         estimator=estimator,
-        models=models,
+        expected_response=expected[0],
+        expected_cost=expected[1],
         cluster=as_clusters(cluster, data, n),
     )
 
@@ -159,7 +171,7 @@ def outcomes_of(data: Any, cluster: Any = None) -> Any:
       data: the trial.
       cluster: if it is the name of a feature, that is kept too; other features are not.
     """
-    if not getattr(data, "streaming", False):
+    if not isinstance(data, RCTData) or not data.streaming:
         return data
     kept: list[dict[str, Any]] = []
     for features, targets, *weight in data.batches(READ_ROWS):
@@ -176,21 +188,23 @@ def outcome_columns(targets: Mapping[str, Any], weight: Any = None) -> dict[str,
 
 
 def joined(parts: list[dict[str, Any]], trial: Any) -> dict[str, Any]:
-    """All rows of parts by `outcome_columns`, and the trial's treatment_names."""
+    """All rows of parts by `outcome_columns`; clusters and treatment_names of their trial."""
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return columns | {"treatment_names": trial.treatment_names}
+    clusters = {} if trial.cluster is None else {"cluster": trial.cluster}
+    return columns | clusters | {"treatment_names": trial.treatment_names}
 
 
 def as_clusters(cluster: Any, data: Any, num_rows: int) -> npt.NDArray[np.intp] | None:
     """Numbers the clusters of rows that are not independent of one another.
 
     Args:
-      cluster: [N] ids of any kind, the name of a column (or feature) of `data`, or None.
+      cluster: [N] ids of any kind, the name of a column (or feature) of `data`, or None: those that
+        an `RCTData` knows of, or a dict has in "cluster"; a data frame's may be a feature.
       data: the trial.
       num_rows: N.
 
     Returns:
-      [N], in [0, number of clusters); None if `cluster` is.
+      [N], in [0, number of clusters); None if there are none.
 
     Raises:
       ValueError: there is no such column, it has another length, an id is missing, or all rows are
@@ -199,6 +213,8 @@ def as_clusters(cluster: Any, data: Any, num_rows: int) -> npt.NDArray[np.intp] 
     Warns:
       UserWarning: there are fewer than `FEW_CLUSTERS`.
     """
+    if cluster is None and not isinstance(data, pd.DataFrame):
+        cluster = _lookup(data, "cluster")
     if cluster is None:
         return None
     ids = cluster
@@ -279,22 +295,78 @@ def as_predictions(pred_response: npt.ArrayLike, pred_cost: npt.ArrayLike) -> Pr
     return found
 
 
-def _outcome_model(given: Any, estimator: str, shape: tuple[int, int]) -> tuple[Any, ...]:
+def shared_values(
+    x: Floats, treatment: npt.NDArray[np.integer], arms: int, among: Any = True
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """The value that all rows of an arm share, such as its cost.
+
+    Args:
+      x: [N], an outcome.
+      treatment: [N], arm received.
+      arms: K.
+      among: [N], the rows that count.
+
+    Returns:
+      [K] values, and whether all rows of the arm share it: an arm without rows has none.
+
+    Example:
+      >>> shared_values(np.array([0.0, 0.3, 0.0, 0.3]), np.array([0, 1, 0, 1]), 2)[0].tolist()
+      [0.0, 0.3]
+    """
+    counted = np.broadcast_to(among, x.shape)
+    value = np.zeros(arms)
+    value[treatment[counted]] = x[counted]
+    differs = np.bincount(treatment, counted & (x != value[treatment]), arms)
+    return value, (differs == 0.0) & (np.bincount(treatment, counted, arms) > 0.0)
+
+
+def _known_costs(
+    treatment: npt.NDArray[np.int32],
+    response: Floats,
+    cost: Floats,
+    expected: tuple[npt.NDArray[Any] | None, npt.NDArray[Any] | None],
+    arms: int,
+) -> npt.NDArray[Any] | None:
+    """What every row costs under every arm, where the trial leaves no doubt of it.
+
+    A cost that all rows of an arm share is known. So is the amount that an arm costs per response,
+    and then a model of responses is one of costs; of other arms it is what a model expects. Without
+    a model the costs of all arms must be known, for rows that are matched know the others best.
+
+    Returns:
+      [N, K]; None if there is no model and some cost is not known.
+    """
+    table, constant = shared_values(cost, treatment, arms)
+    if expected[0] is None or expected[1] is None:
+        known = constant.all() and table.any()
+        return np.broadcast_to(table, (cost.size, arms)) if known else None
+    found = np.where(constant, table, expected[1])
+    amount, fixed = shared_values(cost, treatment, arms, response == 1.0)
+    otherwise, free = shared_values(cost, treatment, arms, response == 0.0)
+    on_response = fixed & free & (otherwise == 0.0) & ~constant
+    if np.isin(response, (0.0, 1.0)).all():
+        found = np.where(on_response, amount * expected[0], found)
+    return found
+
+
+def _outcome_model(
+    given: Any, estimator: str, shape: tuple[int, int]
+) -> tuple[npt.NDArray[Any] | None, npt.NDArray[Any] | None]:
     if estimator != "doubly_robust":
         if given is not None:
             raise ValueError(
                 f"outcome_model is not used by estimator={estimator!r}; pass "
                 "estimator='doubly_robust', or leave it out."
             )
-        return ()
+        return None, None
     if not isinstance(given, (tuple, list)) or len(given) != 2:
         raise ValueError(
             "estimator='doubly_robust' needs outcome_model=(response, cost), expected of every row "
             "under every arm; pass them, or use estimator='hajek'."
         )
-    models = tuple(
-        _matrix(f"outcome_model's {name}", matrix)
-        for name, matrix in zip(("response", "cost"), given, strict=True)
+    models = (
+        _matrix("outcome_model's response", given[0]),
+        _matrix("outcome_model's cost", given[1]),
     )
     for matrix in models:
         if matrix.shape != shape:
@@ -390,20 +462,6 @@ def check_budget(budget: Any) -> float:
             "more than the dearest arm costs."
         )
     return float(budget)
-
-
-def as_pair(given: Any) -> tuple[Any, Any]:
-    """Returns (pred_response, pred_cost) of a model.
-
-    Raises:
-      ValueError: it is something else.
-    """
-    if not isinstance(given, (tuple, list)) or len(given) != 2:
-        raise ValueError(
-            f"{type(given).__name__} is no pair; expected (pred_response, pred_cost), each [rows, "
-            "num_treatments]."
-        )
-    return given[0], given[1]
 
 
 def as_count(name: str, given: Any, least: int) -> int:

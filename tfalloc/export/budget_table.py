@@ -78,14 +78,18 @@ class PolicyCost:
 
 
 def predicted_policy_cost(
-    response: npt.NDArray[Any], cost: npt.NDArray[Any], weight: npt.NDArray[Any] | None = None
+    response: npt.NDArray[Any],
+    cost: npt.NDArray[Any],
+    weight: npt.NDArray[Any] | None = None,
+    known: npt.NDArray[Any] | None = None,
 ) -> PolicyCost:
-    """Mean predicted cost of the arms chosen for a population.
+    """Mean predicted cost of the arms chosen for a population, or their known cost.
 
     Args:
       response: [N, K], predicted response.
       cost: [N, K], predicted cost per user.
       weight: [N] > 0, how many users each row stands for; None: one each.
+      known: [K], what the arms truly cost, whatever is predicted; None: it is not known.
 
     Returns:
       `PolicyCost`.
@@ -111,6 +115,8 @@ def predicted_policy_cost(
     previous[order[1:]] = arms[order[:-1]]
     first = order[np.append(True, rows[order][1:] != rows[order][:-1])[: rows.size]]
     previous[first] = steps.start[rows[first]]
+    if known is not None:
+        cost = np.broadcast_to(np.asarray(known, np.float64), cost.shape)
     wide = np.float64
     extra = cost[rows, arms].astype(wide) - cost[rows, previous].astype(wide)
     start = np.take_along_axis(cost, steps.start[:, np.newaxis], axis=1)[:, 0].astype(wide)
@@ -120,6 +126,8 @@ def predicted_policy_cost(
     last = np.flatnonzero(np.append(price[1:] != price[:-1], True)[: price.size])
     breakpoints = price[last][::-1]
     curve = np.append(spent[0], spent[1 + last])[::-1]
+    if known is not None:  # predictions may be wrong about which arm costs more
+        curve = np.maximum.accumulate(curve[::-1])[::-1]
     return PolicyCost(
         breakpoints=breakpoints,
         cost=curve,

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfalloc import _files
 from tfalloc.data import RCTData, feature_chunks
 from tfalloc.evaluation import Predictions, predict, predict_trial
+from tfalloc.evaluation.trial_rows import shared_values
 from tfalloc.export.budget_table import (
     BudgetTable,
     estimated_policy_cost,
@@ -69,7 +70,8 @@ def save(
         dict of columns, a matrix, or the path of a CSV or Parquet file.
       budgets: (low, high), cost per user: makes the table finer there.
       calibration: "predicted": spend is the mean predicted cost. "trial": the trial's estimate,
-        right even if predicted costs are biased, but noisy.
+        right even if predicted costs are biased, but noisy; exact where every row of an arm costs
+        the same.
       trial: randomised rows for calibration="trial", best not those trained on; None: the
         population, if that is `RCTData`.
       treatment_names: [K] labels; None: those of the trial or population, else "0", "1", ...
@@ -95,11 +97,15 @@ def save(
     curve = predicted_policy_cost(*rows, outcomes.get("sample_weight"))
     trial_rows = None
     if trial is not None:
-        judged = rows
+        judged, weight = rows, outcomes.get("sample_weight")
         if trial is not population:
             judged, outcomes = _predict(server, trial, "trial")
         trial_rows = len(judged.cost)
-        curve = estimated_policy_cost(*judged, outcomes, curve.largest_price)
+        costs, shared = shared_values(outcomes["cost"], outcomes["treatment"], len(names))
+        if shared.all():  # known, so that nothing is left to estimate
+            curve = predicted_policy_cost(*rows, weight, costs)
+        else:
+            curve = estimated_policy_cost(*judged, outcomes, curve.largest_price)
     table = fit_table(curve, budgets=budgets)
     fallback = int(np.argmin(rows.cost.mean(axis=0, dtype=np.float64)))
     server.add_policy(table, fallback)

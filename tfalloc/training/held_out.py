@@ -89,11 +89,9 @@ def outcomes_at(
 
     Differences are to `SAME_MIX`, paired by row: what targeting adds at the same cost.
     """
-    tables, cluster = [], outcomes.get("cluster")
+    tables = []
     for budget in budgets:
-        table = compare(
-            predictions, outcomes, budget=budget, reference=SAME_MIX, cluster=cluster
-        ).reset_index()
+        table = compare(predictions, outcomes, budget=budget, reference=SAME_MIX).reset_index()
         # Giving everybody one arm spends what it spends: it is no policy at this budget.
         table.loc[table.model == CHEAPEST, ["difference", "difference_low", "difference_high"]] = (
             np.nan
@@ -108,9 +106,6 @@ def gain_over(
 ) -> dict[str, float]:
     """`THIS_MODEL` minus a reference at a budget, with interval and p-value."""
     both = {reference: predictions[reference], THIS_MODEL: predictions[THIS_MODEL]}
-    table = compare(
-        both, outcomes, budget=budget, reference=reference, cluster=outcomes.get("cluster")
-    )
-    row = table.loc[THIS_MODEL]
+    row = compare(both, outcomes, budget=budget, reference=reference).loc[THIS_MODEL]
     wanted = ("difference", "difference_low", "difference_high", "difference_stderr", "p_value")
     return {name: float(row[name]) for name in wanted}

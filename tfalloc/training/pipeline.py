@@ -200,10 +200,7 @@ def _judge(
                 difference = held_out.gain_over(everyone, outcomes, budget, TWO_STAGE)
                 versus.append({"budget": budget, **difference})
         shown = {**predictions, SAME_MIX: everyone[SAME_MIX]}
-        curves = {
-            name: outcome_curve(*pair, outcomes, cluster=outcomes.get("cluster"))
-            for name, pair in shown.items()
-        }
+        curves = {name: outcome_curve(*pair, outcomes) for name, pair in shown.items()}
     except ValueError as error:
         watcher.warn(f"no evaluation, for the held-out rows do not allow it: {error}")
         return _Judged(error=str(error))

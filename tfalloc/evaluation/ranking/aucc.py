@@ -80,7 +80,7 @@ def aucc(
       num_bootstrap: replicates for interval and standard error; 0: none. 200 do.
       cluster: as for `policy_outcome`: whole clusters are drawn.
       confidence: level of the interval.
-      seed: of the bootstrap.
+      seed: seeds the bootstrap.
 
     Returns:
       `RankMetric`, with the curve's columns threshold (share of dC(n)), response (share of dR(n))

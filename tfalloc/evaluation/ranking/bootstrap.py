@@ -86,7 +86,7 @@ class Resampler:
     Args:
       rows: the trial.
       kept: [N], rows whose outcomes are not all 0; None: all rows are wanted.
-      seed: of the draws.
+      seed: seeds the draws.
 
     Attributes:
       unit: [N], position of each row's unit among those drawn; meaningless for rows not kept.

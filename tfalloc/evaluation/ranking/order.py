@@ -16,6 +16,12 @@ from tfalloc.evaluation.trial_rows import Floats, Rows, as_floats, as_rows, colu
 
 Ints = npt.NDArray[np.intp]
 
+# What rounding of float32 predictions does to scores, relative to their size: to differences that
+# were taken in float32, where most digits cancel, and to what was computed from them in float64.
+NEAR_TIE = {"float32": 2.0**-19, "float64": 2.0**-22}
+# Scores that lie as densely as that are one group only over so short a stretch.
+STRETCH = 16.0
+
 
 def as_scores(score: npt.ArrayLike) -> Floats:
     """Returns a score as [N, K - 1].
@@ -68,6 +74,41 @@ def scored_rows(scores: Floats, data: Any, cluster: Any = None, *, costs: bool =
     return rows
 
 
+def tie_groups(keys: Floats) -> Ints:
+    """Numbers the groups of scores that are equal up to float32 rounding.
+
+    Differences and ratios of float32 predictions that are equal on paper differ by some 1e-7, which
+    would rank users by noise. Neighbours at most `NEAR_TIE` apart, relative to their size, are one
+    group; where scores lie so densely that this would join very many, groups are as wide as that.
+
+    Args:
+      keys: [M], scores in descending order.
+
+    Returns:
+      [M], ascending from 0.
+
+    Example:
+      >>> tie_groups(np.array([np.inf, 0.3, 0.1 + 2e-8, 0.1, -0.2])).tolist()
+      [0, 1, 2, 2, 3]
+    """
+    if not keys.size:
+        return np.empty(0, np.intp)
+    near, keys = NEAR_TIE[keys.dtype.name], keys.astype(np.float64)
+    finite = np.isfinite(keys)
+    size = np.abs(np.where(finite, keys, 0.0))
+    # Near 0 the rounding is that of the usual score.
+    size = np.maximum(size, np.median(size[finite]) if finite.any() else 0.0)
+    with np.errstate(invalid="ignore"):  # inf less inf is no number: they are one group
+        chain = np.cumsum(np.append(False, keys[:-1] - keys[1:] > near * size[:-1]))
+        starts = np.flatnonzero(np.append(True, chain[1:] != chain[:-1])[: keys.size])
+        ends = np.append(starts[1:], keys.size) - 1
+        wide = (keys[starts] - keys[ends] > STRETCH * near * size[starts])[chain]
+    # In a wide chain a grid of about that relative width, whatever rows there are.
+    step = near * np.exp2(np.ceil(np.log2(np.where(size > 0.0, size, 1.0))))
+    cell = np.floor(np.where(finite & wide, keys, 0.0) / step)
+    return np.cumsum(np.append(False, (chain[1:] != chain[:-1]) | (cell[1:] != cell[:-1])))
+
+
 class Ranking:
     """Pseudo-rows sorted by descending score.
 
@@ -79,7 +120,7 @@ class Ranking:
     Attributes:
       row: [M], row of each kept pseudo-row, in order.
       treated: [M], whether it is the treated side of its upgrade.
-      start: [G], where each group of equal scores begins in `row`.
+      start: [G], where each group of scores that tie begins in `row`.
       size: [G], pseudo-rows of each group, kept or not.
     """
 
@@ -101,7 +142,7 @@ class Ranking:
             row, treated, keys = (np.concatenate(x) for x in zip(*sides, strict=True))
         order = np.argsort(-keys, kind="stable")
         keys = keys[order]
-        group = np.cumsum(np.append(False, keys[1:] != keys[:-1]))
+        group = tie_groups(keys)
         size = np.bincount(group)
         if kept is not None:
             place = kept[row[order]]

@@ -64,7 +64,7 @@ def qini(
       num_bootstrap: replicates for interval and standard error; 0: none.
       cluster: as for `policy_outcome`: whole clusters are drawn.
       confidence: level of the interval.
-      seed: of the bootstrap.
+      seed: seeds the bootstrap.
 
     Returns:
       `RankMetric`, with the curve's columns share (of rows), response (Q as a share of |Q(n)|) and

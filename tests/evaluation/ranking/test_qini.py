@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfalloc.evaluation import auuc, qini
+from tfalloc.evaluation import aucc, auuc, qini
+from tfalloc.evaluation.ranking.order import tie_groups
+from tfalloc.mckp import upgrade_prices
 
 
 def curves_by_rows(score, y, t):
@@ -32,6 +34,33 @@ def make_trial(seed, rows, decimals=None):
     arm = (rng.random(rows) < 0.7).astype(int)
     response = (rng.random(rows) < 0.1 + 0.4 * worth * arm).astype(float)
     return worth, {"treatment": arm, "response": response, "cost": arm}
+
+
+def test_scores_that_differ_by_rounding_tie():
+    """Uplifts of .1, .2 and .3 as float32 predictions make them: ranked by noise, if by bits."""
+    rng = np.random.default_rng(5)
+    _, trial = make_trial(5, 3000)
+    uplift, base = rng.choice([0.1, 0.2, 0.3], 3000), rng.random(3000, np.float32) * 0.6
+    noisy = (base + uplift).astype(np.float32) - base
+    assert len(np.unique(noisy)) > 20
+    for metric in (qini, auuc, aucc):
+        wanted = pytest.approx(metric(uplift, trial).value, rel=1e-12)
+        assert metric(noisy, trial).value == wanted
+    ratio = upgrade_prices(
+        np.stack([base, base * np.float32(1.1)], 1), np.stack([0 * base, base * np.float32(0.3)], 1)
+    )
+    assert len(np.unique(ratio)) > 20
+    assert qini(ratio, trial).value == pytest.approx(0.0, abs=1e-12)
+    assert aucc(ratio, trial, method="trapezoid").value == pytest.approx(0.5)
+
+
+def test_distinct_scores_stay_distinct_and_dense_ones_are_not_all_one_group():
+    rng = np.random.default_rng(6)
+    for keys in (rng.random(500), rng.normal(size=500) * 1e-6, np.exp(3 * rng.normal(size=500))):
+        assert tie_groups(np.sort(keys)[::-1])[-1] > 480
+    dense = tie_groups(np.linspace(1.0, 0.0, 3_000_000))
+    assert dense[-1] > 500_000 and np.bincount(dense).max() < 20
+    assert (np.diff(dense) >= 0).all() and tie_groups(np.empty(0)).size == 0
 
 
 @pytest.mark.parametrize("decimals", [None, 1])
