@@ -188,10 +188,9 @@ def outcome_columns(targets: Mapping[str, Any], weight: Any = None) -> dict[str,
 
 
 def joined(parts: list[dict[str, Any]], trial: Any) -> dict[str, Any]:
-    """All rows of parts by `outcome_columns`; clusters and treatment_names of their trial."""
+    """All rows of parts by `outcome_columns`, and the treatment_names of their trial."""
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    clusters = {} if trial.cluster is None else {"cluster": trial.cluster}
-    return columns | clusters | {"treatment_names": trial.treatment_names}
+    return columns | {"treatment_names": trial.treatment_names}
 
 
 def as_clusters(cluster: Any, data: Any, num_rows: int) -> npt.NDArray[np.intp] | None:
