@@ -150,7 +150,7 @@ def test_the_clusters_of_a_trial_are_used_unasked(frame, model, tmp_path):
         (evaluation.compare, ({"a": pair, "b": pair[::-1]},), {"budget": 0.2}),
         (evaluation.calibration, pair, {"num_bins": 1}),
         (evaluation.aucc, (score,), many),
-        (evaluation.qini, (score,), many),
+        (lambda *given, **more: evaluation.qini(*given, **more).stderr, (score,), many),
     ):
         wanted = judge(*what, memory, cluster=frame["shop"], **options)
         same = [judge(*what, data, **options) for data in (memory, disk, outcomes)]

