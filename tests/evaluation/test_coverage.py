@@ -11,7 +11,7 @@ from tfalloc.evaluation.influence import centred, mean_and_influence, standard_e
 from tfalloc.evaluation.policy_path import find_crossing, make_path
 from tfalloc.evaluation.trial_rows import Predictions, as_rows
 
-TRIALS = 300
+TRIALS = 400
 ROWS = 5_000
 
 

@@ -316,7 +316,6 @@ class TestFiles:
     def test_other_data_settings_or_formats_are_refused(self, data, tmp_path):
         assert run(data, make, KillAt("batch end", STEPS + 1), tmp_path) is None
         kept = sorted(os.listdir(tmp_path))
-        plain = {"optimizer": keras.optimizers.SGD(0.1, momentum=0.5)}
         changes = [
             ("fit.batch_size", {"batch_size": 200}, {}),
             ("fit.epochs", {"epochs": 5}, {}),
@@ -328,7 +327,8 @@ class TestFiles:
             ("model.seed", {}, {"seed": 7}),
         ]
         for named, change, compiled in changes:
-            made = make_model(**{**plain, **compiled})
+            plain = keras.optimizers.SGD(0.1, momentum=0.5)  # an optimizer is one model's
+            made = make_model(**{"optimizer": plain, **compiled})
             rows = change.pop("data", data)
             with pytest.raises(ValueError, match=rf"cannot resume .* {named}=.* start afresh"):
                 run(rows, lambda made=made: made, None, tmp_path, **change)
