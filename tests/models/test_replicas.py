@@ -17,7 +17,7 @@ from tfalloc.models import AllocationModel
 from tfalloc.models.networks import build_network
 
 # Step functions of the predictions: rounding may move the row whose price is alpha across it.
-AT_A_STEP = ("goal", "matched", "val_alpha", "val_cost")
+AT_A_STEP = ("goal", "matched", "val_alpha")
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
 
