@@ -155,10 +155,10 @@ def test_matrices():
 def test_schema_of_a_model():
     trial = RCTData(SCHEMA.columns(FRAME), [0, 1, 0], [0, 1, 1], [0, 1, 0], missing="indicator")
     assert FeatureSchema.of_model(build_preprocessor(trial)) == SCHEMA
-    inputs = {"x": keras.Input((), name="x"), "s": keras.Input((), name="s", dtype="string")}
+    inputs = {"x": keras.Input((), name="x")}
     wide = keras.layers.Reshape((1,))(inputs["x"])
     found = FeatureSchema.of_model(keras.Model(inputs, wide))
-    assert (found.kinds, found.missing) == ({"x": "numeric", "s": "string"}, "error")
+    assert (found.kinds, found.missing) == ({"x": "numeric"}, "error")
     filled = keras.ops.where(keras.ops.isnan(wide), 0.0, wide)
     assert FeatureSchema.of_model(keras.Model(inputs, filled)).missing == "indicator"
     matrix = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
