@@ -90,7 +90,7 @@ def plot_lambda_curve(
     axes.errorbar(
         others["goal_weight"].to_numpy(float),
         value,
-        yerr=[value - low, high - value],
+        yerr=[(value - low).tolist(), (high - value).tolist()],  # arrays of one point warn
         fmt="o",
         color=blue,
         markersize=5,
