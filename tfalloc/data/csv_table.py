@@ -13,6 +13,7 @@ import gzip
 import io
 import lzma
 import os
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -172,7 +173,7 @@ class CsvTable:
             bad.append(row)
             return "error"
 
-        with self._readable(bad), self._opened() as file:
+        with self._readable(bad), _undecodable_rows(), self._opened() as file:
             reader = pacsv.open_csv(
                 pa.PythonFile(file, mode="r"),
                 pacsv.ReadOptions(
@@ -331,3 +332,22 @@ def _slowly(column: Any) -> tuple[np.ndarray, np.ndarray]:
     if len(distinct) == 0:
         return np.full(len(index), np.nan), absent
     return np.where(absent, np.nan, values[index]), absent | known[index]
+
+
+@contextmanager
+def _undecodable_rows() -> Iterator[None]:
+    """Keeps quiet about bad rows that pyarrow cannot show its handler: they are no UTF-8 text.
+
+    The reader refuses such a row all the same; only Python's note on the handler is not wanted.
+    """
+    told = sys.unraisablehook
+
+    def tell(event: Any) -> None:
+        if not isinstance(event.exc_value, UnicodeDecodeError):
+            told(event)
+
+    sys.unraisablehook = tell
+    try:
+        yield
+    finally:
+        sys.unraisablehook = told
